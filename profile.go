@@ -1,0 +1,83 @@
+package l2cache
+
+import "time"
+
+// A Profile says what a backend has and where it differs from the contract's
+// defaults. It is constant for the life of a backend. The zero value of each
+// field is the default.
+type Profile struct {
+	// Resolution is the unit that TTLs are rounded to, up when set and down when
+	// reported; 1 ms by default, at most 1 s.
+	Resolution time.Duration
+
+	// MaxTTL is the longest TTL that the backend keeps: a longer one, NoExpiry
+	// too, is stored as MaxTTL, and reported so. NoExpiry, the default, is no
+	// limit but that of the package's MaxTTL on finite TTLs.
+	MaxTTL time.Duration
+
+	// MaxKeyLen is the longest key in bytes; the package's MaxKeyLen by default.
+	MaxKeyLen int
+
+	// MaxValueLen is the longest value in bytes, at least 1,000,000. Zero: the
+	// backend declares no limit.
+	MaxValueLen int
+
+	// Clock is the clock that decides when an entry ends.
+	Clock Clock
+
+	// Evicts: the backend may drop live entries when it is short of space.
+	Evicts bool
+
+	// Durable: entries survive a restart of the store.
+	Durable bool
+
+	// Embedded: the store runs in this process; no network is involved.
+	Embedded bool
+
+	// Exclusive: one handle at a time can have the store open.
+	Exclusive bool
+}
+
+// A Clock says whose clock a backend's deadlines are on.
+type Clock int
+
+const (
+	// ClientClock: the writer's clock sets the deadline and the reader's clock
+	// compares with it. The contract's bounds shift by the skew between them.
+	ClientClock Clock = iota
+	// ServerClock: the server's clock does both; the bounds hold between any
+	// machines.
+	ServerClock
+)
+
+// String returns "client clock" or "server clock".
+func (c Clock) String() string {
+	if c == ServerClock {
+		return "server clock"
+	}
+	return "client clock"
+}
+
+// A Profiler is a backend with a profile of its own. Callers use [ProfileOf].
+type Profiler interface {
+	Profile() Profile
+}
+
+// ProfileOf returns b's profile with all defaults filled in. A backend that is
+// not a [Profiler] has the defaults.
+func ProfileOf(b CacheBackend) Profile {
+	var p Profile
+	if b, ok := b.(Profiler); ok {
+		p = b.Profile()
+	}
+	if p.Resolution == 0 {
+		p.Resolution = time.Millisecond
+	}
+	if p.MaxTTL == 0 {
+		p.MaxTTL = NoExpiry
+	}
+	if p.MaxKeyLen == 0 {
+		p.MaxKeyLen = MaxKeyLen
+	}
+	return p
+}
