@@ -1,0 +1,30 @@
+package servertest
+
+import (
+	"fmt"
+	"os/exec"
+)
+
+// MissingError reports a server program that this machine does not have.
+type MissingError struct {
+	Server  string
+	Install string // the command that brings it
+	Err     error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s is not installed: %v\n\t%s\n\tor: ./scripts/test", e.Server, e.Err, e.Install)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// installed finds a program that a Debian package brings.
+func installed(program, debian string) func() (string, error) {
+	return func() (string, error) {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			return "", &MissingError{Server: program, Install: "apt-get install " + debian, Err: err}
+		}
+		return path, nil
+	}
+}

@@ -1,0 +1,114 @@
+package servertest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+)
+
+// Redis starts a redis-server for the time of the test: see [StartRedis].
+func Redis(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return own(t, StartRedis, args)
+}
+
+// Memcached starts a memcached for the time of the test: see [StartMemcached].
+func Memcached(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return own(t, StartMemcached, args)
+}
+
+// NATS starts a nats-server for the time of the test: see [StartNATS].
+func NATS(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return own(t, StartNATS, args)
+}
+
+func own(t testing.TB, start func(...string) (*Server, error), args []string) *Server {
+	t.Helper()
+	s, err := start(args...)
+	if err != nil {
+		skipOrFail(t, err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Shared returns a function that gives the same server to each test that calls
+// it. The first call starts the server, with start and args, and [Main] closes
+// it.
+//
+//	var server = servertest.Shared(servertest.StartRedis)
+//
+//	func TestMain(m *testing.M) { servertest.Main(m) }
+//
+//	func TestGet(t *testing.T) {
+//		client := dial(server(t).Addr)
+//		…
+//	}
+//
+// Tests keep out of each other's way by their keys. A test that stops or
+// stalls the server starts its own.
+func Shared(start func(args ...string) (*Server, error), args ...string) func(testing.TB) *Server {
+	once := sync.OnceValues(func() (*Server, error) {
+		s, err := start(args...)
+		if err != nil {
+			return nil, err
+		}
+		shared.mu.Lock()
+		defer shared.mu.Unlock()
+		shared.servers = append(shared.servers, s)
+		return s, nil
+	})
+	return func(t testing.TB) *Server {
+		t.Helper()
+		if !shared.closing {
+			t.Fatal("servertest: a shared server needs func TestMain(m *testing.M) { servertest.Main(m) }")
+		}
+		s, err := once()
+		if err != nil {
+			skipOrFail(t, err)
+		}
+		return s
+	}
+}
+
+var shared struct {
+	closing bool // Main is running; set before the first test
+
+	mu      sync.Mutex
+	servers []*Server // guarded by mu
+}
+
+// Main runs the tests, then closes the shared servers. It is the body of a
+// TestMain.
+func Main(m *testing.M) {
+	shared.closing = true
+	m.Run()
+	for _, s := range shared.servers {
+		if err := s.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+}
+
+// skipOrFail ends a test that did not get its server.
+func skipOrFail(t testing.TB, err error) {
+	t.Helper()
+	var missing *MissingError
+	if !errors.As(err, &missing) || os.Getenv("L2CACHE_REQUIRE_SERVERS") == "1" {
+		t.Fatal(err)
+	}
+	if _, said := announced.LoadOrStore(missing.Server, true); !said {
+		fmt.Fprintf(os.Stderr, "SKIPPED: %v\n", err)
+	}
+	t.Skip(err)
+}
+
+var announced sync.Map // of server names
