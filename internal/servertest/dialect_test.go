@@ -14,6 +14,7 @@ import (
 // A dialect is what these tests say to a server in its own protocol: enough to
 // keep one entry and to ask for it.
 type dialect struct {
+	kind  *kind
 	start func(args ...string) (*Server, error)
 	keep  []string // the arguments with which data outlive a restart
 	keeps bool     // they do
@@ -23,6 +24,7 @@ type dialect struct {
 
 var dialects = map[string]dialect{
 	"redis": {
+		kind:  &redis,
 		start: StartRedis,
 		keep:  []string{"--appendonly", "yes", "--appendfsync", "always"},
 		keeps: true,
@@ -36,6 +38,7 @@ var dialects = map[string]dialect{
 		},
 	},
 	"memcached": {
+		kind:  &memcached,
 		start: StartMemcached,
 		set:   func(w *wire) error { return w.expect("set k 0 0 1\r\nv\r\n", "STORED") },
 		get: func(w *wire) (bool, error) {
@@ -47,6 +50,7 @@ var dialects = map[string]dialect{
 		},
 	},
 	"nats": {
+		kind:  &nats,
 		start: StartNATS,
 		keeps: true,
 		set: func(w *wire) error {

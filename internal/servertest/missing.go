@@ -13,7 +13,7 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s is not installed: %v\n\t%s\n\tor: ./scripts/test", e.Server, e.Err, e.Install)
+	return fmt.Sprintf("%s is not installed; run ./scripts/test, or: %s (%v)", e.Server, e.Install, e.Err)
 }
 
 func (e *MissingError) Unwrap() error { return e.Err }

@@ -164,12 +164,13 @@ func (s *Server) awaitReady(p *process) error {
 }
 
 func (s *Server) probe() error {
-	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	const timeout = 250 * time.Millisecond // not longer: a foreigner on our port may never answer
+	conn, err := net.DialTimeout("tcp", s.Addr, timeout)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Second))
+	conn.SetDeadline(time.Now().Add(timeout))
 	return s.kind.ready(conn)
 }
 

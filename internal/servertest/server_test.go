@@ -2,7 +2,9 @@ package servertest
 
 import (
 	"errors"
+	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,8 +16,7 @@ func TestServers(t *testing.T) {
 	for name, d := range dialects {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// Builds the server if need be, and reads it from the disk: that is no part of its start.
-			own(t, d.start, d.keep)
+			own(t, d.start, d.keep) // may build it, or read it from a slow disk: no part of its start
 
 			t.Run("start", func(t *testing.T) { testStart(t, d) })
 			t.Run("restart", func(t *testing.T) { testRestart(t, d, (*Server).Restart) })
@@ -62,6 +63,7 @@ func check(t *testing.T, d dialect, s *Server, want bool) {
 }
 
 func testRestart(t *testing.T, d dialect, restart func(*Server) error) {
+	t.Parallel()
 	s := own(t, d.start, d.keep)
 	addr := s.Addr
 	if err := d.set(dial(t, s)); err != nil {
@@ -78,6 +80,7 @@ func testRestart(t *testing.T, d dialect, restart func(*Server) error) {
 }
 
 func testPause(t *testing.T, d dialect) {
+	t.Parallel()
 	s := own(t, d.start, d.keep)
 	w := dial(t, s)
 	if err := d.set(w); err != nil {
@@ -107,6 +110,7 @@ func testPause(t *testing.T, d dialect) {
 }
 
 func testDied(t *testing.T, d dialect) {
+	t.Parallel()
 	s := own(t, d.start, d.keep)
 	p := s.proc
 	if err := p.cmd.Process.Kill(); err != nil {
@@ -124,12 +128,65 @@ func testDied(t *testing.T, d dialect) {
 	}
 	check(t, d, s, false)
 }
-func testPortTaken(t *testing.T, d dialect) {}
+
+func testPortTaken(t *testing.T, d dialect) {
+	t.Parallel()
+	var taken string
+	s, err := start(d.kind, d.keep, func() (*port, error) {
+		p, err := reserve()
+		if err == nil && taken == "" {
+			taken = p.addr()
+			ln, err := net.Listen("tcp", taken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { ln.Close() })
+		}
+		return p, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Addr == taken {
+		t.Errorf("the server is at %s, which is taken", s.Addr)
+	}
+	check(t, d, s, false)
+}
+
 func testBadArgument(t *testing.T, d dialect) {
+	t.Parallel()
 	s, err := d.start("--no-such-argument")
 	if err == nil {
 		s.Close()
 		t.Fatal("no error")
 	}
-	t.Log(err)
+	if !strings.Contains(err.Error(), "no-such-argument") {
+		t.Errorf("the error does not say what the server says: %v", err)
+	}
+}
+
+func TestReserveExcludesOthers(t *testing.T) {
+	p, err := reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.release()
+	if lock, err := net.ListenPacket("udp", p.addr()); err == nil {
+		lock.Close()
+		t.Errorf("a reserved port can be reserved again")
+	}
+}
+
+func TestShared(t *testing.T) {
+	server := Shared(StartRedis)
+	var first *Server
+	t.Run("first", func(t *testing.T) { first = server(t) })
+	t.Run("second", func(t *testing.T) {
+		second := server(t)
+		if second != first {
+			t.Errorf("got %p, want the server of the first test, %p", second, first)
+		}
+		check(t, dialects["redis"], second, false)
+	})
 }

@@ -80,7 +80,7 @@ func Shared(start func(args ...string) (*Server, error), args ...string) func(te
 }
 
 var shared struct {
-	closing bool // Main is running; set before the first test
+	closing bool // Main will close them; set before the first test
 
 	mu      sync.Mutex
 	servers []*Server // guarded by mu
@@ -91,6 +91,8 @@ var shared struct {
 func Main(m *testing.M) {
 	shared.closing = true
 	m.Run()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
 	for _, s := range shared.servers {
 		if err := s.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
