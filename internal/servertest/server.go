@@ -74,6 +74,7 @@ type process struct {
 	cmd    *exec.Cmd
 	log    string        // the file that has its output
 	exited chan struct{} // closed once the process is reaped
+	paused bool          // guarded by Server.mu
 }
 
 // start makes a server and starts it, on another port for as long as somebody
@@ -210,19 +211,35 @@ func (s *Server) Restart() error {
 }
 
 // Pause stalls the server with SIGSTOP: connections stay open, new ones are
-// accepted by the kernel, and nothing is answered until Resume.
-func (s *Server) Pause() error { return s.withProcess(pause) }
-
-// Resume lets a paused server go on, with SIGCONT.
-func (s *Server) Resume() error { return s.withProcess(resume) }
-
-func (s *Server) withProcess(f func(*os.Process) error) error {
+// accepted by the kernel, and nothing is answered from Pause's return until
+// Resume.
+func (s *Server) Pause() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.runningLocked() {
-		return fmt.Errorf("servertest: %s at %s: %w", s.kind.name, s.Addr, os.ErrProcessDone)
+		return s.notRunning()
 	}
-	return f(s.proc.cmd.Process)
+	if s.proc.paused {
+		return nil
+	}
+	err := pause(s.proc.cmd.Process)
+	s.proc.paused = err == nil
+	return err
+}
+
+// Resume lets a paused server go on, with SIGCONT.
+func (s *Server) Resume() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.runningLocked() {
+		return s.notRunning()
+	}
+	s.proc.paused = false
+	return resume(s.proc.cmd.Process)
+}
+
+func (s *Server) notRunning() error {
+	return fmt.Errorf("servertest: %s at %s: %w", s.kind.name, s.Addr, os.ErrProcessDone)
 }
 
 // Close kills the server, removes its folder and gives up its port. The server
