@@ -25,6 +25,10 @@ type Group[T any] struct {
 	InFlight int
 	// Max returns how many requests the next batch may have, at least 1.
 	Max func() int
+	// Weight is how many of Max a request counts for, at least 1: requests that
+	// are heavier together go in different batches, and one that is too heavy by
+	// itself goes alone. If it is nil, each counts for 1.
+	Weight func(*T) int
 	// Timeout bounds each Do, from its call.
 	Timeout time.Duration
 
@@ -124,10 +128,21 @@ func (g *Group[T]) take() []*call[T] {
 		g.running--
 		return nil
 	}
-	n := min(len(g.queue), most)
+	n, weight := 1, g.weight(g.queue[0])
+	for n < len(g.queue) && weight+g.weight(g.queue[n]) <= most {
+		weight += g.weight(g.queue[n])
+		n++
+	}
 	calls := slices.Clone(g.queue[:n])
 	g.queue = slices.Delete(g.queue, 0, n)
 	return calls
+}
+
+func (g *Group[T]) weight(c *call[T]) int {
+	if g.Weight == nil {
+		return 1
+	}
+	return g.Weight(c.req)
 }
 
 func (g *Group[T]) withdraw(c *call[T]) {

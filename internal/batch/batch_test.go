@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -135,6 +136,33 @@ func TestTimeoutCountsFromTheCall(t *testing.T) {
 		synctest.Wait()
 		if len(*ran) != 1 {
 			t.Errorf("ran %v, want the first only", *ran)
+		}
+	})
+}
+
+func TestHeavyRequestsGoInDifferentBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var batches [][]int
+		g := group(1, 10, func(reqs []*req) {
+			var ins []int
+			for _, r := range reqs {
+				ins = append(ins, r.in)
+			}
+			batches = append(batches, ins)
+			if ins[0] == 0 {
+				<-release
+			}
+		})
+		g.Weight = func(r *req) int { return max(r.in, 1) }
+		for _, in := range []int{0, 4, 6, 1, 30, 9} { // queued one by one, in this order
+			go g.Do(t.Context(), &req{in: in})
+			synctest.Wait()
+		}
+		close(release)
+		synctest.Wait()
+		if got, want := fmt.Sprint(batches), "[[0] [4 6] [1] [30] [9]]"; got != want {
+			t.Errorf("batches of at most 10 = %s, want %s", got, want)
 		}
 	})
 }
