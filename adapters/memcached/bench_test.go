@@ -1,0 +1,123 @@
+package memcached_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/adapters/memcached"
+)
+
+// contenders are what each benchmark compares: the adapter as a URL opens it, the
+// same with a ctx that can end, the adapter on a caller's client, and gomemcache,
+// which takes no ctx and keeps no deadline.
+func contenders(b *testing.B) []contender {
+	addr := shared(b).Addr
+	client := newClient(b, addr)
+	fromURL := open(b, "memcached://"+addr)
+	callers, err := memcached.New(client, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { callers.Close() })
+	ctx, cancel := context.WithCancel(context.Background())
+	b.Cleanup(cancel)
+	return []contender{
+		{"raw", rawBackend{client: client}, context.Background()},
+		{"l2cache", fromURL, context.Background()},
+		{"l2cache-ctx", fromURL, ctx},
+		{"l2cache-new", callers, context.Background()},
+	}
+}
+
+type contender struct {
+	impl    string
+	backend l2cache.L2CacheBackend
+	ctx     context.Context
+}
+
+// rawBackend makes the calls of gomemcache that the adapter makes.
+type rawBackend struct {
+	l2cache.L2CacheBackend
+	client *memcache.Client
+}
+
+func (r rawBackend) Set(_ context.Context, key string, value []byte, _ time.Duration) error {
+	return r.client.Set(&memcache.Item{Key: key, Value: value, Expiration: 60})
+}
+
+func (r rawBackend) Get(_ context.Context, key string) ([]byte, error) {
+	item, err := r.client.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	return item.Value, nil
+}
+
+func (r rawBackend) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
+	value, err := r.Get(ctx, key)
+	return l2cache.Entry{Value: value}, err
+}
+
+func bench(b *testing.B, op func(c contender, key string, value []byte) error) {
+	for _, c := range contenders(b) {
+		for _, size := range []int{100, 10_000} {
+			for _, g := range []int{1, 64} {
+				b.Run(fmt.Sprintf("impl=%s/size=%d/g=%d", c.impl, size, g), func(b *testing.B) {
+					value := make([]byte, size)
+					keys := make([]string, 1000)
+					for i := range keys {
+						keys[i] = fmt.Sprintf("bench:%d", i)
+						if err := c.backend.Set(c.ctx, keys[i], value, time.Minute); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.ReportAllocs()
+					b.ResetTimer()
+					inParallel(b, g, func(i int) error { return op(c, keys[i%len(keys)], value) })
+				})
+			}
+		}
+	}
+}
+
+// inParallel calls f b.N times in all, from g goroutines.
+func inParallel(b *testing.B, g int, f func(i int) error) {
+	var wg sync.WaitGroup
+	for first := range g {
+		wg.Go(func() {
+			for i := first; i < b.N; i += g {
+				if err := f(i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func BenchmarkGetWithTTL(b *testing.B) {
+	bench(b, func(c contender, key string, _ []byte) error {
+		_, err := c.backend.GetWithTTL(c.ctx, key)
+		return err
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	bench(b, func(c contender, key string, _ []byte) error {
+		_, err := c.backend.Get(c.ctx, key)
+		return err
+	})
+}
+
+func BenchmarkSet(b *testing.B) {
+	bench(b, func(c contender, key string, value []byte) error {
+		return c.backend.Set(c.ctx, key, value, time.Minute)
+	})
+}

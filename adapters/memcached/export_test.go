@@ -1,0 +1,3 @@
+package memcached
+
+var ItemKey = itemKey

@@ -1,0 +1,368 @@
+// Package memcached keeps entries in memcached servers, through
+// github.com/bradfitz/gomemcache.
+//
+// # URL
+//
+//	memcached://host[:11211][,host…]
+//	memcacheds://…                      over TLS
+//
+// With several servers each key lives on one, by rendezvous hashing: see
+// [Selector]. The options besides the common ones:
+//
+//	max_value=1046528   the longest value in bytes; raise it together with the server's -I
+//	pool_size=128       idle connections kept per server: no less than the calls at a time
+//	tls_ca= tls_cert= tls_key= tls_server_name=
+//
+// gomemcache has no authentication, so a user in the URL is an error.
+//
+// # Mapping
+//
+//	Get, GetWithTTL   gets
+//	Set               set
+//	Delete            delete
+//	Ping              version, on each server
+//
+// The value is stored in the form of package envelope, and the deadline in there
+// decides, to the millisecond. memcached's own exptime, which goes in steps of a
+// second, is set a little later and only reclaims the memory. Beyond 30 days
+// exptime is a date by the server's clock; it is set a day late, so that an entry
+// is not lost early if that clock is up to a day fast. An entry that would end
+// after 2038, which is as far as gomemcache's int32 reaches, has no exptime: the
+// deadline ends it, and eviction takes it.
+//
+// A key that memcached accepts, of up to 249 bytes, is stored as k+key. Any other
+// is stored as h+base64url(SHA-256 of it), with the key itself in front of the
+// envelope, where a read compares it. The item's flags tell the two forms from
+// each other and from what other programs stored, which reads as ErrCorrupt.
+//
+// # Clock
+//
+// The clock is the client's. The deadline comes from the clock of the machine
+// that sets the entry, so a reader whose clock is ahead of the writer's by d loses
+// the entry d early, and one whose clock is behind by d keeps it for d longer. The
+// remaining TTL is wrong by as much, but never more than the TTL that was set.
+// Keep the machines on NTP, and use no TTL that is short compared with the skew.
+//
+// # Limits
+//
+// A server takes items of 1 MiB by default, in which key and header count. A value
+// of more than max_value is ErrTooLarge before anything is sent, because memcached
+// deletes the old entry when it refuses an item that is too large. It does the same
+// when it is out of memory and runs with -M: Set is ErrFull then, and the old entry
+// is gone. Without -M it evicts, at any time, the entries used least.
+//
+// # Consistency
+//
+// A key is on one server and each operation is one command, so the operations on
+// it are linearizable. Programs that list different servers disagree on where the
+// keys are. A server that is down is not replaced by another: its keys are
+// ErrUnavailable until it is back, which is empty then, and the keys of the others
+// are unaffected.
+//
+// # Contexts and failures
+//
+// gomemcache knows no ctx and bounds each read and write by itself. On the client
+// that a URL opens, one deadline of op_timeout bounds the dial, the request and
+// the whole answer; a call whose ctx can end also waits for the ctx, and if that
+// is first, leaves the request to run to its end. A Set or Delete that was left
+// behind may still take effect.
+//
+// Gets that come while others are under way to the same server share a round trip.
+// A value that was read is handed out as it came; a value to be set is copied.
+//
+// A connection that the server has dropped is noticed before a request is sent on
+// it, and replaced. If it is lost later, a read is sent again, once; a write is
+// not, and is in doubt.
+//
+// # A caller's client
+//
+// [New] takes a *memcache.Client that the caller made. What a key's server is
+// cannot be seen from it, so Gets do not share round trips, and every call takes a
+// goroutine, because that is the only way to bound it. A Set or Delete that meets a
+// connection which the server has dropped fails. MaxIdleConns, 2 by default, should
+// be no less than the number of calls at a time, or most of them dial. The selector
+// decides on the servers; memcache.New ignores names that it cannot resolve, and
+// with no server left every operation is ErrUnavailable.
+package memcached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/batch"
+)
+
+const (
+	name       = "memcached"
+	resolution = time.Millisecond
+)
+
+// DefaultMaxValueLen is the longest value, in bytes, unless the options say
+// otherwise. A server's default limit is 1 MiB for the whole item: the stored key,
+// the envelope and, with memcached 1.6, 63 bytes of its own. That is 1,153 bytes
+// besides the value for the longest key; the rest is left to other versions.
+const DefaultMaxValueLen = 1<<20 - 2048
+
+// Options are for New.
+type Options struct {
+	// OpTimeout bounds each call; 1 s by default.
+	OpTimeout time.Duration
+
+	// MaxValueLen is the longest value in bytes, at least 1,000,000;
+	// DefaultMaxValueLen by default.
+	MaxValueLen int
+}
+
+// Cache is a handle on memcached servers.
+type Cache struct {
+	client    *memcache.Client
+	own       *ownClient // nil if the client is the caller's
+	opTimeout time.Duration
+	maxValue  int
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
+	mu    sync.Mutex
+	calls sync.WaitGroup // goroutines of wait; Add under mu, and only while life lasts
+}
+
+var (
+	_ l2cache.L2CacheBackend = (*Cache)(nil)
+	_ l2cache.Profiler       = (*Cache)(nil)
+)
+
+// New returns a handle that uses client, which stays the caller's: closing the
+// handle leaves it open. No server is asked. The package documentation says what
+// to set on the client.
+func New(client *memcache.Client, o *Options) (*Cache, error) {
+	if client == nil {
+		return nil, errors.New("memcached: the client is nil")
+	}
+	if client.Timeout < 0 {
+		return nil, fmt.Errorf("memcached: the client's Timeout is %v: no call would succeed", client.Timeout)
+	}
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	return newCache(client, &opts), nil
+}
+
+func (o *Options) validate() error {
+	if o.OpTimeout == 0 {
+		o.OpTimeout = l2cache.DefaultOpTimeout
+	}
+	if o.MaxValueLen == 0 {
+		o.MaxValueLen = DefaultMaxValueLen
+	}
+	if o.OpTimeout < 0 {
+		return fmt.Errorf("memcached: OpTimeout is %v", o.OpTimeout)
+	}
+	if o.MaxValueLen < minMaxValueLen {
+		return fmt.Errorf("memcached: MaxValueLen is %d, at least %d are needed", o.MaxValueLen, minMaxValueLen)
+	}
+	return nil
+}
+
+// minMaxValueLen is what the contract promises of every backend.
+const minMaxValueLen = 1_000_000
+
+func newCache(client *memcache.Client, o *Options) *Cache {
+	c := &Cache{client: client, opTimeout: o.OpTimeout, maxValue: o.MaxValueLen}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+// Name returns "memcached".
+func (c *Cache) Name() string { return name }
+
+// Profile says that the servers evict and forget, and how long a value may be.
+func (c *Cache) Profile() l2cache.Profile {
+	return l2cache.Profile{Evicts: true, MaxValueLen: c.maxValue}
+}
+
+// Get sends a gets, alone or with other callers' keys.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
+	e, err := c.GetWithTTL(ctx, key)
+	return e.Value, err
+}
+
+// GetWithTTL is Get: the deadline comes with the value.
+func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
+	if err := l2cache.Preflight(ctx, name, "get", key, c.closed()); err != nil {
+		return l2cache.Entry{}, err
+	}
+	item, err := c.gets(ctx, itemKey(key))
+	if err != nil {
+		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
+	}
+	header, value, err := decode(item, key)
+	if err != nil {
+		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
+	}
+	left, live := header.Remaining(time.Now(), resolution)
+	if !live {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	return l2cache.Entry{Value: value, TTL: left}, nil
+}
+
+// Set sends a set.
+func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := l2cache.Preflight(ctx, name, "set", key, c.closed()); err != nil {
+		return err
+	}
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err != nil {
+		return c.fail(ctx, "set", key, err)
+	}
+	if len(value) > c.maxValue {
+		err := fmt.Errorf("%w: %d bytes, max_value is %d", l2cache.ErrTooLarge, len(value), c.maxValue)
+		return c.fail(ctx, "set", key, err)
+	}
+	item := encode(key, value, time.Now(), ttl)
+	err = c.do(ctx, func() error {
+		defer item.free() // here: a Set that was left behind still reads it
+		return c.client.Set(&item.Item)
+	})
+	if err != nil {
+		return c.fail(ctx, "set", key, err)
+	}
+	return nil
+}
+
+// Delete sends a delete.
+func (c *Cache) Delete(ctx context.Context, key string) error {
+	if err := l2cache.Preflight(ctx, name, "delete", key, c.closed()); err != nil {
+		return err
+	}
+	k := itemKey(key)
+	err := c.do(ctx, func() error { return c.client.Delete(k) })
+	if err != nil && !errors.Is(err, memcache.ErrCacheMiss) {
+		return c.fail(ctx, "delete", key, err)
+	}
+	return nil
+}
+
+// Ping asks every server for its version, one after the other.
+func (c *Cache) Ping(ctx context.Context) error {
+	if err := l2cache.PreflightNoKey(ctx, name, "ping", c.closed()); err != nil {
+		return err
+	}
+	err := c.wait(ctx, c.opTimeout, func() error {
+		err := c.client.Ping()
+		if dropped(err) {
+			c.client.Close()
+			err = c.client.Ping()
+		}
+		if err == nil && c.own == nil {
+			// Without a server there is nobody to ask, and client.Ping is nil.
+			// No entry is stored under this key.
+			if _, err = c.client.Get("k"); errors.Is(err, memcache.ErrCacheMiss) {
+				err = nil
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return c.fail(ctx, "ping", "", err)
+	}
+	return nil
+}
+
+// Close ends the calls under way, and waits for what they left running: with a
+// caller's client that takes as long as its Timeout lets it.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.end()
+	c.mu.Unlock()
+	if c.own != nil {
+		c.own.conns.close()
+	}
+	c.calls.Wait()
+	return nil
+}
+
+func (c *Cache) closed() bool { return c.life.Err() != nil }
+
+// do runs f, one call of the client. If nothing but the end of f can end the wait
+// for it, it is run in place: on the adapter's own client a call ends within
+// opTimeout, and at Close.
+func (c *Cache) do(ctx context.Context, f func() error) error {
+	if c.own != nil && ctx.Done() == nil {
+		return unstale(f)
+	}
+	return c.wait(ctx, c.opTimeout, f)
+}
+
+// wait runs f in a goroutine and returns what it returns, or earlier: when ctx
+// ends, after timeout, or at Close. Then f runs on to its end.
+func (c *Cache) wait(ctx context.Context, timeout time.Duration, f func() error) error {
+	done := make(chan error, 1)
+	if !c.start(func() { done <- unstale(f) }) {
+		return l2cache.ErrClosed
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return batch.ErrTimeout
+	case <-c.life.Done():
+		return l2cache.ErrClosed
+	}
+}
+
+// start starts a goroutine that Close waits for, unless it is too late for that.
+func (c *Cache) start(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed() {
+		return false
+	}
+	c.calls.Go(f)
+	return true
+}
+
+func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
+	return l2cache.NewError(ctx, name, op, key, c.kind(err), err)
+}
+
+// kind returns nil for an error that already is of a kind, or is none of the
+// below, and so ErrUnavailable.
+func (c *Cache) kind(err error) error {
+	switch {
+	case errors.Is(err, memcache.ErrCacheMiss):
+		return l2cache.ErrNotFound
+	// gomemcache has the server's line in the text of the error, and nowhere else.
+	case strings.Contains(err.Error(), "SERVER_ERROR object too large for cache"):
+		return l2cache.ErrTooLarge
+	case strings.Contains(err.Error(), "SERVER_ERROR out of memory"):
+		return l2cache.ErrFull
+	case c.closed() && !errors.Is(err, l2cache.ErrCorrupt):
+		return l2cache.ErrClosed
+	}
+	return nil
+}
+
+// dropped reports whether err is what a request gets on a connection that the
+// server had closed before, or has reset.
+func dropped(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

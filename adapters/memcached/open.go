@@ -1,0 +1,60 @@
+package memcached
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/l2cache/l2cache"
+)
+
+func init() {
+	l2cache.Register("memcached", open)
+	l2cache.Register("memcacheds", open)
+}
+
+const (
+	defaultPort     = "11211"
+	defaultPoolSize = 128
+)
+
+func open(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
+	addrs := p.Addrs(defaultPort)
+	if p.User != "" || p.Password.Reveal() != "" {
+		p.Fault("user", "gomemcache has no authentication")
+	}
+	if p.Path != "" && p.Path != "/" {
+		p.Fault("path", "there is none, as in %s://localhost", p.Scheme)
+	}
+	maxValue := p.Int("max_value", DefaultMaxValueLen, minMaxValueLen)
+	poolSize := p.Int("pool_size", defaultPoolSize, 1)
+	var dialer interface {
+		DialContext(ctx context.Context, network, address string) (net.Conn, error)
+	} = &net.Dialer{}
+	if p.Scheme == "memcacheds" {
+		dialer = &tls.Dialer{Config: p.TLS()}
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	servers, err := NewSelector(addrs...)
+	if err != nil {
+		return nil, err
+	}
+
+	client := memcache.NewFromSelector(servers)
+	client.Timeout = p.OpTimeout
+	client.MaxIdleConns = poolSize
+	c := newCache(client, &Options{OpTimeout: p.OpTimeout, MaxValueLen: maxValue})
+	c.own = &ownClient{
+		conns:   &conns{dial: dialer.DialContext, life: c.life, open: map[*conn]struct{}{}},
+		servers: servers,
+	}
+	for range addrs {
+		c.own.groups = append(c.own.groups, newGroup(client, p.OpTimeout))
+	}
+	client.DialContext = c.own.conns.DialContext
+	return c, nil
+}
