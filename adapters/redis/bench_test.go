@@ -1,0 +1,109 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+)
+
+// bench runs op for each size, number of goroutines and kind of ctx, once through
+// the adapter and once through a client with go-redis's defaults, of which raw is
+// the sequence of commands that the mapping needs.
+func bench(b *testing.B, ours func(context.Context, l2cache.L2CacheBackend, string, []byte) error,
+	raw func(context.Context, *redis.Client, string, []byte) error,
+) {
+	addr := server(b).Addr
+	cache, err := l2cache.Open(b.Context(), "redis://"+addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cache.Close()
+	client := redis.NewClient(&redis.Options{Addr: addr})
+	defer client.Close()
+	cancellable, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	for _, size := range []int{100, 10_000} {
+		value := bytes.Repeat([]byte("v"), size)
+		key := fmt.Sprintf("bench-%d", size)
+		if err := cache.Set(b.Context(), key, value, time.Hour); err != nil {
+			b.Fatal(err)
+		}
+		for _, g := range []int{1, 64} {
+			for _, c := range []struct {
+				name string
+				ctx  context.Context
+			}{{"background", context.Background()}, {"cancellable", cancellable}} {
+				run := func(impl string, op func() error) {
+					b.Run(fmt.Sprintf("impl=%s/size=%d/g=%d/ctx=%s", impl, size, g, c.name), func(b *testing.B) {
+						b.ReportAllocs()
+						parallel(b, g, op)
+					})
+				}
+				run("l2cache", func() error { return ours(c.ctx, cache, key, value) })
+				run("raw", func() error { return raw(c.ctx, client, key, value) })
+			}
+		}
+	}
+}
+
+// parallel has op done b.N times by g goroutines.
+func parallel(b *testing.B, g int, op func() error) {
+	var wg sync.WaitGroup
+	for i := range g {
+		n := b.N / g
+		if i < b.N%g {
+			n++
+		}
+		wg.Go(func() {
+			for range n {
+				if err := op(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func BenchmarkGetWithTTL(b *testing.B) {
+	bench(b, func(ctx context.Context, c l2cache.L2CacheBackend, key string, _ []byte) error {
+		_, err := c.GetWithTTL(ctx, key)
+		return err
+	}, func(ctx context.Context, c *redis.Client, key string, _ []byte) error {
+		pipe := c.TxPipeline()
+		get := pipe.Get(ctx, key)
+		pipe.PTTL(ctx, key)
+		if _, err := pipe.Exec(ctx); err != nil {
+			return err
+		}
+		_, err := get.Bytes()
+		return err
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	bench(b, func(ctx context.Context, c l2cache.L2CacheBackend, key string, _ []byte) error {
+		_, err := c.Get(ctx, key)
+		return err
+	}, func(ctx context.Context, c *redis.Client, key string, _ []byte) error {
+		_, err := c.Get(ctx, key).Bytes()
+		return err
+	})
+}
+
+func BenchmarkSet(b *testing.B) {
+	bench(b, func(ctx context.Context, c l2cache.L2CacheBackend, key string, value []byte) error {
+		return c.Set(ctx, key, value, time.Hour)
+	}, func(ctx context.Context, c *redis.Client, key string, value []byte) error {
+		return c.Set(ctx, key, value, time.Hour).Err()
+	})
+}

@@ -1,0 +1,303 @@
+// Package redis keeps entries in a Redis database, or that of a server which
+// speaks its protocol, through go-redis v9. A key is stored under its own name
+// and a value as it is, so other programs can read and write them.
+//
+//	Get         GET k; concurrent calls share a pipeline
+//	GetWithTTL  MULTI, GET k, PTTL k, EXEC; concurrent calls share the transaction
+//	Set         SET k v PX ms; for NoExpiry SET k v
+//	Delete      DEL k
+//	Ping        PING
+//
+// # Time
+//
+// The clock is the server's, so that TTLs hold between any machines. They are
+// whole milliseconds, rounded up. Redis keeps a key through the millisecond in
+// which it ends and says PTTL 0 then, which is reported as 1 ns.
+//
+// # Consistency
+//
+// All calls go to one server, and it runs one command at a time. GetWithTTL needs
+// value and TTL of one instant: two commands in a pipeline can be torn apart by a
+// write or by the expiry between them, and so it asks in a transaction. Where a
+// server refuses that to a key, because it is out of memory or does not permit
+// MULTI, this key is read by a script (EVALSHA, or EVAL at first), which is as
+// atomic; where it refuses this as well, the call fails.
+//
+// A command is sent once, whatever the client's MaxRetries. Only a read whose
+// connection turns out to be closed is sent a second time. A write that failed by
+// a timeout, a cancelled ctx or a connection that broke may have been done, or
+// may still be.
+//
+// # Waiting
+//
+// go-redis does not look at a ctx while it reads. A call whose ctx can be
+// cancelled therefore waits beside a goroutine that does the reading and outlives
+// the call by OpTimeout at most. The value given to such a Set is copied; no other
+// value is.
+//
+// # Limits
+//
+// Values have at most 512 MiB, the default of the server's proto-max-bulk-len;
+// larger ones are ErrTooLarge without being sent. A server that is out of memory
+// and may not evict answers Set with ErrFull. A key that holds something other
+// than a string is ErrCorrupt until it is set or deleted. All that the server
+// refuses for other reasons (LOADING, READONLY, NOPERM, NOAUTH, …) is
+// ErrUnavailable.
+//
+// # Profile
+//
+// Evicts: whether a server evicts is its configuration. Opening by URL asks for it
+// (INFO memory), and says Evicts unless maxmemory is 0 or maxmemory-policy is
+// noeviction; so it does for lazy=true and where INFO is not permitted. [New] asks
+// nothing and says Evicts unless Options.NoEviction is set.
+//
+// Durable: what survives a restart is the server's configuration too, and no reply
+// tells whether it suffices: appendonly with appendfsync everysec loses a second.
+// It is declared by durable=true or Options.Durable, to be set for appendonly yes
+// and appendfsync always.
+//
+// # URLs
+//
+//	redis://[user[:password]@]host[:6379][/db]
+//	rediss://…                                  the same over TLS
+//	redis+unix://[user[:password]@localhost]/path/to/socket[?db=n]
+//
+// Options: pool_size (connections; 10 per CPU by default), client_name, durable,
+// those that all backends have, and for rediss the tls_ ones.
+//
+// # A client of your own
+//
+// [New] takes a *redis.Client, with any settings but a client-side cache, which
+// serves what has expired or was overwritten. For a [redis.ClusterClient] and a
+// [redis.Ring] it returns an error. Worth setting:
+//
+//   - ContextTimeoutEnabled: true saves a goroutine in calls whose ctx cannot be
+//     cancelled.
+//   - DialerRetries: 1, or a server that refuses connections is reported after
+//     five attempts and 400 ms; and go-redis prints each failure to stderr.
+//   - PoolSize: after that many failed dials in all, go-redis looks once a second
+//     whether the server is back.
+//
+// The permissions needed are get, set, del, pttl, multi, exec, eval, evalsha, ping,
+// and info for the profile.
+package redis
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/batch"
+)
+
+const (
+	name       = "redis"
+	resolution = time.Millisecond
+
+	// maxValueLen is the server's default proto-max-bulk-len. It drops the
+	// connection of a client that announces more.
+	maxValueLen = 512 << 20
+)
+
+// Options are the settings of New. The zero value is the default.
+type Options struct {
+	// OpTimeout bounds every call; 1 s by default.
+	OpTimeout time.Duration
+
+	// NoEviction: the server never evicts (maxmemory 0, or maxmemory-policy
+	// noeviction), so the profile need not say that it does.
+	NoEviction bool
+
+	// Durable: the server writes to disk before it answers (appendonly yes,
+	// appendfsync always), so the profile may say that entries survive a restart.
+	Durable bool
+}
+
+// Cache is a handle on a database.
+type Cache struct {
+	client    *redis.Client
+	owned     bool // Close closes client
+	bounded   bool // client honours a ctx's deadline in reads and writes
+	opTimeout time.Duration
+	profile   l2cache.Profile
+
+	gets     batch.Group[read]
+	pairs    batch.Group[read]
+	meanSize atomic.Int64 // of the replies to recent reads, in bytes
+
+	closing chan struct{} // closed by Close
+	calls   sync.WaitGroup
+
+	mu     sync.RWMutex
+	closed bool // guarded by mu; while it is false, calls may grow
+}
+
+var (
+	_ l2cache.L2CacheBackend = (*Cache)(nil)
+	_ l2cache.Profiler       = (*Cache)(nil)
+)
+
+// New returns a Cache over a client that the caller has made and goes on to own:
+// Close leaves it open. It does no I/O. The error names what about the client
+// keeps the contract from holding.
+func New(client redis.UniversalClient, o *Options) (*Cache, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	single, err := check(client, o)
+	if err != nil {
+		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
+	}
+	timeout := o.OpTimeout
+	if timeout == 0 {
+		timeout = l2cache.DefaultOpTimeout
+	}
+	bounded := single.Options().ContextTimeoutEnabled
+	if !bounded {
+		// The clone shares the connections. Its timeouts bound the goroutines that
+		// read for calls which have returned.
+		single = single.WithTimeout(timeout)
+	}
+	return newCache(single, bounded, timeout, l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable}), nil
+}
+
+func check(client redis.UniversalClient, o *Options) (*redis.Client, error) {
+	if o.OpTimeout < 0 {
+		return nil, errors.New("Options.OpTimeout is negative")
+	}
+	single, ok := client.(*redis.Client)
+	switch {
+	case !ok:
+		// A ClusterClient refuses a transaction over several slots. A Ring looks for
+		// the keys of a shard that is down on another one, where they are missing.
+		return nil, fmt.Errorf("a %T is not supported: use a *redis.Client", client)
+	case single == nil:
+		return nil, errors.New("the client is nil")
+	case single.Options().ClientSideCache != nil:
+		return nil, errors.New("Options.ClientSideCache is set: it serves entries that have expired or were overwritten")
+	case single.Options().ClientSideCacheConfig != nil:
+		return nil, errors.New("Options.ClientSideCacheConfig is set: it serves entries that have expired or were overwritten")
+	}
+	return single, nil
+}
+
+func newCache(client *redis.Client, bounded bool, timeout time.Duration, p l2cache.Profile) *Cache {
+	p.Clock = l2cache.ServerClock
+	p.MaxValueLen = maxValueLen
+	c := &Cache{client: client, bounded: bounded, opTimeout: timeout, profile: p, closing: make(chan struct{})}
+	c.gets = batch.Group[read]{Run: c.runGets, InFlight: inFlight, Max: c.batchSize, Timeout: timeout}
+	c.pairs = batch.Group[read]{Run: c.runPairs, InFlight: inFlight, Max: c.batchSize, Timeout: timeout}
+	return c
+}
+
+// Name returns "redis".
+func (c *Cache) Name() string { return name }
+
+// Profile says that the clock is the server's, and what is known of the server's
+// configuration.
+func (c *Cache) Profile() l2cache.Profile { return c.profile }
+
+// Get returns the value of key, by GET.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
+	e, err := c.read(ctx, &c.gets, key)
+	return e.Value, err
+}
+
+// GetWithTTL returns the value and the remaining TTL of key, by GET and PTTL in a
+// transaction.
+func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
+	return c.read(ctx, &c.pairs, key)
+}
+
+// Set stores value under key for ttl, by SET with PX.
+func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := l2cache.Preflight(ctx, name, "set", key, c.isClosed()); err != nil {
+		return err
+	}
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err != nil {
+		return l2cache.NewError(ctx, name, "set", key, nil, err)
+	}
+	if len(value) > maxValueLen {
+		err := fmt.Errorf("%d bytes, at most %d", len(value), maxValueLen)
+		return l2cache.NewError(ctx, name, "set", key, l2cache.ErrTooLarge, err)
+	}
+	if !c.inline(ctx) {
+		value = bytes.Clone(value) // it may be sent after the return
+	}
+	// Not client.Set: it takes a Duration, of which it cuts off what is below a
+	// millisecond, and -1 ns for "keep the TTL that is there".
+	args := []any{"set", key, value}
+	if ttl != l2cache.NoExpiry {
+		args = append(args, "px", ttl.Milliseconds())
+	}
+	return c.send(ctx, "set", key, redis.NewStatusCmd(ctx, args...))
+}
+
+// Delete removes key, by DEL.
+func (c *Cache) Delete(ctx context.Context, key string) error {
+	if err := l2cache.Preflight(ctx, name, "delete", key, c.isClosed()); err != nil {
+		return err
+	}
+	return c.send(ctx, "delete", key, redis.NewIntCmd(ctx, "del", key))
+}
+
+// Ping asks the server for an answer, by PING.
+func (c *Cache) Ping(ctx context.Context) error {
+	if err := l2cache.PreflightNoKey(ctx, name, "ping", c.isClosed()); err != nil {
+		return err
+	}
+	return c.send(ctx, "ping", "", redis.NewStatusCmd(ctx, "ping"))
+}
+
+// Close ends the calls under way and waits for their goroutines, OpTimeout at
+// most. It closes the client if the Cache was opened by URL.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	already := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if already {
+		return nil
+	}
+	close(c.closing)
+	var err error
+	if c.owned {
+		err = c.client.Close()
+	}
+	c.calls.Wait()
+	return err
+}
+
+func (c *Cache) isClosed() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.closed
+}
+
+// begin counts a use of the client that Close is to wait for, unless c is closed.
+// It ends with c.calls.Done.
+func (c *Cache) begin() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.closed {
+		return false
+	}
+	c.calls.Add(1)
+	return true
+}
+
+// newError is l2cache.NewError with the kinds of go-redis's errors.
+func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
+	if c.isClosed() {
+		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
+	}
+	return l2cache.NewError(ctx, name, op, key, kind(err), err)
+}
