@@ -1,0 +1,368 @@
+// Package bolt keeps entries in a file, in a bucket of a bbolt database: the
+// embedded backend, for which nothing has to be installed or started.
+//
+// Its URLs are bolt:///absolute/file.db and bolt:relative/file.db.
+//
+// # Mapping
+//
+// An entry is one row: the envelope (deadline, TTL, value) and a CRC-32C of key
+// and row. A value of more than 16,000 bytes is in rows of that length, which are
+// replaced and deleted in one transaction with the entry.
+//
+//   - Get, GetWithTTL: a read transaction, one Get. The value is copied.
+//   - Set: Put, in a commit that it shares with the other writes of the moment.
+//   - Delete: Delete, likewise. If none of the keys of a commit was there, nothing
+//     is written.
+//   - Ping: an empty read transaction.
+//
+// Commits are grouped without a timer. A write that finds no commit under way is
+// committed at once, alone; those that come meanwhile are committed together when
+// it has ended, up to 1,024 rows.
+//
+// # Expiry
+//
+// An expired entry is absent at once. Reads do not delete it: a sweeper goroutine
+// does, which goes through the entries at most once per interval, and only when
+// one of them has ended. It deletes what has ended still when its transaction
+// runs, so a value that was set meanwhile stays. The file does not shrink; its
+// free pages are used again.
+//
+// Deadlines are on the wall clock of this machine, and time counts while the file
+// is closed. When the clock is set forward entries end that much early, and when
+// it is set back that much late; a reported TTL is never more than the TTL that
+// was set.
+//
+// # Durability
+//
+// A write that has returned nil is on the disk. With sync=false it is on the disk
+// 100 ms later at the latest, or when Close returns: a crash of the process loses
+// nothing even so, but one of the machine can lose the last writes and, because
+// pages reach the disk in any order, damage the file.
+//
+// # Consistency
+//
+// All handles on one database see each write as soon as it has returned. A file
+// that was opened by URL has one handle only: a second one, in this process or
+// another, is refused. The lock is a file of its own, with .lock after the name,
+// so that it holds even when the database file is removed while it is open. The
+// lock file stays.
+//
+// # Contexts and failures
+//
+// A ctx is honoured while a write waits for other commits: if it ends then,
+// nothing is written. A commit under way is not interrupted, but a caller whose
+// ctx can be cancelled does not wait for it beyond that; the write lands. A write
+// that has waited for op_timeout is ErrUnavailable. Reads do not wait for
+// commits, except for one that has to map a larger file.
+//
+// ErrFull: the disk or the database's MaxSize is full; nothing was changed.
+// ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
+// entry if bbolt can still find its way. An error of the disk while a commit is
+// written is ErrUnavailable, and the write in doubt.
+//
+// # Limits
+//
+// Keys have up to 1,024 bytes, values up to 64 MiB.
+//
+// # Options of the URL
+//
+//   - sync: false leaves the writing to the disk to a goroutine that does it every
+//     100 ms; true by default.
+//   - sweep_interval: 1m by default.
+//   - open_timeout: how long to wait for whoever has the file open; shorter than
+//     dial_timeout, and nine tenths of it by default.
+//
+// A file that does not exist is created, and its directory too. An empty file is
+// taken for one whose creation was interrupted. A damaged one is an error, and
+// left as it is; so is one with the buckets of another program: to share a
+// database, open it yourself and use New.
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/envelope"
+	"github.com/l2cache/l2cache/internal/batch"
+)
+
+const resolution = time.Millisecond
+
+// Options for New. The zero value of each field, and a nil *Options, is the
+// default.
+type Options struct {
+	// Bucket is the name of the top-level bucket that the cache has for itself;
+	// "l2cache" by default. The first write makes it.
+	Bucket string
+
+	// NoSync says that the database has NoSync set: the cache then syncs it 100 ms
+	// after a write at the latest, and when it is closed.
+	NoSync bool
+
+	// SweepInterval is the least time between two walks through all entries to
+	// delete those that have ended; 1 min by default.
+	SweepInterval time.Duration
+
+	// OpTimeout is how long a write waits for other commits; 1 s by default.
+	OpTimeout time.Duration
+}
+
+// Cache is a cache in a bucket of a database. It is made by New, or by
+// l2cache.Open.
+type Cache struct {
+	db            *bbolt.DB
+	bucket        []byte
+	noSync        bool
+	sweepInterval time.Duration
+	release       func() error // closes what Open opened; nil after New
+
+	writes   batch.Group[write]
+	sooner   chan struct{} // signals that earliest was lowered
+	earliest atomic.Int64  // no entry ends before, in µs since 1970
+	unsynced chan struct{} // signals that there is a commit to sync
+	syncErr  atomic.Pointer[error]
+	broken   atomic.Pointer[error] // bbolt's locks are lost; see panicked
+
+	closing    sync.Once
+	closed     atomic.Bool
+	stop       context.CancelFunc // ends background
+	background sync.WaitGroup
+
+	committing sync.Mutex // held during a commit, and by Close
+}
+
+var (
+	_ l2cache.L2CacheBackend = (*Cache)(nil)
+	_ l2cache.Profiler       = (*Cache)(nil)
+)
+
+// New returns a cache in a bucket of db, a database that the caller has open, may
+// use for other things, and closes after the cache. Any number of caches can be
+// open on one bucket. It has a sweeper goroutine, which Close ends.
+//
+// No operation of the cache may be called inside a transaction of the caller's:
+// bbolt does not nest them.
+//
+// A database that is ReadOnly, or whose NoSync is not what o says, is an error,
+// and so is a bucket that something else has filled.
+func New(db *bbolt.DB, o *Options) (*Cache, error) {
+	c, err := newCache(db, o)
+	if err != nil {
+		return nil, &l2cache.Error{Op: "new", Backend: "bolt", Kind: kind(err), Err: err}
+	}
+	c.start()
+	return c, nil
+}
+
+func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
+	var d Options
+	if o != nil {
+		d = *o
+	}
+	if d.Bucket == "" {
+		d.Bucket = "l2cache"
+	}
+	if d.SweepInterval == 0 {
+		d.SweepInterval = time.Minute
+	}
+	if d.OpTimeout == 0 {
+		d.OpTimeout = l2cache.DefaultOpTimeout
+	}
+	switch {
+	case len(d.Bucket) > bbolt.MaxKeySize:
+		return nil, fmt.Errorf("Bucket: %d bytes, at most %d are allowed", len(d.Bucket), bbolt.MaxKeySize)
+	case d.SweepInterval < 0:
+		return nil, errors.New("SweepInterval is negative")
+	case d.OpTimeout < 0:
+		return nil, errors.New("OpTimeout is negative")
+	case db.IsReadOnly():
+		return nil, errors.New("the database is open with ReadOnly")
+	case db.NoSync && !d.NoSync:
+		return nil, errors.New("the database has NoSync set; set Options.NoSync to accept that writes reach the disk later")
+	case d.NoSync && !db.NoSync:
+		return nil, errors.New("Options.NoSync is set, but not NoSync of the database")
+	}
+	c := &Cache{
+		db:            db,
+		bucket:        []byte(d.Bucket),
+		noSync:        d.NoSync,
+		sweepInterval: d.SweepInterval,
+		sooner:        make(chan struct{}, 1),
+		unsynced:      make(chan struct{}, 1),
+	}
+	c.writes = batch.Group[write]{
+		Run:      c.run,
+		InFlight: 1,
+		Max:      func() int { return maxCommitRows },
+		Weight:   func(w *write) int { return w.rows },
+		Timeout:  d.OpTimeout,
+	}
+	err := c.view(func(tx *bbolt.Tx) error { return checkBucket(tx, c.bucket) })
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// start starts the goroutines.
+func (c *Cache) start() {
+	var ctx context.Context
+	ctx, c.stop = context.WithCancel(context.Background())
+	c.background.Go(func() { c.sweeper(ctx) })
+	if c.noSync {
+		c.background.Go(func() { c.syncer(ctx) })
+	}
+}
+
+// Name returns "bolt".
+func (c *Cache) Name() string { return "bolt" }
+
+// Profile says that the store is in this process, on disk, and has no other
+// handle if it was opened by URL.
+func (c *Cache) Profile() l2cache.Profile {
+	return l2cache.Profile{
+		MaxValueLen: maxValueLen,
+		Durable:     true,
+		Embedded:    true,
+		Exclusive:   c.release != nil,
+	}
+}
+
+// Get returns a copy of the value.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
+	e, err := c.GetWithTTL(ctx, key)
+	return e.Value, err
+}
+
+// GetWithTTL returns a copy of the value, and what is left of its TTL.
+func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
+	if err := l2cache.Preflight(ctx, "bolt", "get", key, c.closed.Load()); err != nil {
+		return l2cache.Entry{}, err
+	}
+	var e l2cache.Entry
+	err := c.view(func(tx *bbolt.Tx) (err error) {
+		e, err = read(tx.Bucket(c.bucket), key)
+		return err
+	})
+	switch {
+	case err == l2cache.ErrNotFound:
+		return l2cache.Entry{}, err
+	case err != nil:
+		return l2cache.Entry{}, l2cache.NewError(ctx, "bolt", "get", key, kind(err), err)
+	}
+	return e, nil
+}
+
+func read(b *bbolt.Bucket, key string) (l2cache.Entry, error) {
+	if b == nil {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	var buf [128]byte
+	k := appendRowKey(buf[:0], key)
+	// Not b.Get: that does not tell a bucket under the key from nothing.
+	found, row := b.Cursor().Seek(k)
+	if !bytes.Equal(found, k) {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	h, kind, body, err := decodeRow(key, row)
+	if err != nil {
+		return l2cache.Entry{}, err
+	}
+	left, live := h.Remaining(time.Now(), resolution)
+	if !live {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	value, err := readValue(b, key, kind, body)
+	return l2cache.Entry{Value: value, TTL: left}, err
+}
+
+// Set stores a copy of value.
+func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := l2cache.Preflight(ctx, "bolt", "set", key, c.closed.Load()); err != nil {
+		return err
+	}
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err != nil {
+		return l2cache.NewError(ctx, "bolt", "set", key, nil, err)
+	}
+	if len(value) > maxValueLen {
+		err := fmt.Errorf("%w: %d bytes, at most %d are allowed", l2cache.ErrTooLarge, len(value), maxValueLen)
+		return l2cache.NewError(ctx, "bolt", "set", key, nil, err)
+	}
+	h := envelope.NewHeader(time.Now(), ttl)
+	r := newRecord(key, h, value)
+	w := &write{
+		rows:     r.rows(),
+		deadline: h.Deadline,
+		apply:    func(b *bbolt.Bucket) (bool, error) { return true, r.put(b) },
+	}
+	if h.Deadline == 0 {
+		w.deadline = never
+	}
+	if err := c.do(ctx, w); err != nil {
+		return l2cache.NewError(ctx, "bolt", "set", key, kind(err), err)
+	}
+	return nil
+}
+
+// Delete removes key.
+func (c *Cache) Delete(ctx context.Context, key string) error {
+	if err := l2cache.Preflight(ctx, "bolt", "delete", key, c.closed.Load()); err != nil {
+		return err
+	}
+	err := c.do(ctx, &write{
+		rows:     1,
+		deadline: never,
+		apply:    func(b *bbolt.Bucket) (bool, error) { return remove(b, key) },
+	})
+	if err != nil {
+		return l2cache.NewError(ctx, "bolt", "delete", key, kind(err), err)
+	}
+	return nil
+}
+
+// Ping begins and ends a read transaction. With NoSync it also reports that
+// writing to the disk has failed since the cache was opened.
+func (c *Cache) Ping(ctx context.Context) error {
+	if err := l2cache.PreflightNoKey(ctx, "bolt", "ping", c.closed.Load()); err != nil {
+		return err
+	}
+	err := c.view(func(*bbolt.Tx) error { return nil })
+	if syncErr := c.syncErr.Load(); err == nil && syncErr != nil {
+		err = *syncErr
+	}
+	if err != nil {
+		return l2cache.NewError(ctx, "bolt", "ping", "", kind(err), err)
+	}
+	return nil
+}
+
+// Close waits for the commit under way; writes that are queued are ErrClosed. It
+// ends the sweeper. It closes the database if Open opened it.
+func (c *Cache) Close() (err error) {
+	c.closing.Do(func() {
+		c.closed.Store(true)
+		c.stop()
+		c.background.Wait()
+		c.committing.Lock()
+		defer c.committing.Unlock()
+		if c.noSync {
+			err = c.db.Sync()
+		}
+		if c.release != nil {
+			err = errors.Join(err, c.release())
+		}
+	})
+	if err != nil {
+		return l2cache.NewError(context.Background(), "bolt", "close", "", kind(err), err)
+	}
+	return nil
+}

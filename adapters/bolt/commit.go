@@ -1,0 +1,122 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/l2cache/l2cache"
+)
+
+// maxCommitRows bounds a commit by the rows that it writes, of 16 KB at most each.
+// A single larger value has a commit for itself.
+const maxCommitRows = 1024
+
+// A write is one caller's part of a commit.
+type write struct {
+	ctx context.Context // the caller's; nothing is done if it ends before the commit begins
+	// apply changes the bucket, and reports whether it did. It may be run again
+	// after a transaction that was undone.
+	apply    func(*bbolt.Bucket) (changed bool, err error)
+	rows     int   // how many rows apply writes, about
+	deadline int64 // the earliest that apply stores, in µs since 1970; never if none
+	err      error // the outcome
+}
+
+// do has w committed, together with what others write at the same time.
+func (c *Cache) do(ctx context.Context, w *write) error {
+	w.ctx = ctx
+	if err := c.writes.Do(ctx, w); err != nil {
+		return err
+	}
+	return w.err
+}
+
+// run commits what writes has collected; it is called for one batch at a time.
+func (c *Cache) run(ws []*write) {
+	c.committing.Lock()
+	defer c.committing.Unlock()
+	var live []*write
+	for _, w := range ws {
+		switch {
+		case c.closed.Load():
+			w.err = l2cache.ErrClosed
+		case w.ctx.Err() != nil:
+			w.err = w.ctx.Err()
+		default:
+			live = append(live, w)
+		}
+	}
+	if len(live) > 0 {
+		c.commitLocked(live)
+	}
+}
+
+// commitLocked applies ws in one transaction. If that is undone because it did not
+// fit or met a damaged page, it tries the halves, so that what fails is only what
+// must: a full file may still have room for a smaller write.
+func (c *Cache) commitLocked(ws []*write) {
+	err := c.update(func(b *bbolt.Bucket) error {
+		changed := false
+		for _, w := range ws {
+			did, err := w.apply(b)
+			if err != nil {
+				return err
+			}
+			changed = changed || did
+		}
+		if !changed {
+			return errUnchanged
+		}
+		return nil
+	})
+	if err != nil && len(ws) > 1 && undone(err) {
+		c.commitLocked(ws[:len(ws)/2])
+		c.commitLocked(ws[len(ws)/2:])
+		return
+	}
+	for _, w := range ws {
+		w.err = err
+		if err == nil {
+			c.sweepBy(w.deadline)
+		}
+	}
+	if err == nil && c.noSync {
+		signal(c.unsynced)
+	}
+}
+
+// undone reports whether a transaction that failed with err has left no trace:
+// these come before bbolt writes the meta page, which makes a commit take effect.
+func undone(err error) bool {
+	kind := kind(err)
+	return kind == l2cache.ErrFull || kind == l2cache.ErrCorrupt
+}
+
+// kind is the kind of the error that an operation failed with, nil for
+// ErrUnavailable or what err itself says.
+func kind(err error) error {
+	switch {
+	case errors.Is(err, berrors.ErrDatabaseNotOpen): // a caller's, closed by the caller
+		return l2cache.ErrClosed
+	case errors.Is(err, berrors.ErrMaxSizeReached),
+		errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return l2cache.ErrFull
+	case errors.Is(err, l2cache.ErrCorrupt),
+		errors.Is(err, berrors.ErrIncompatibleValue): // a bucket under a key of ours
+		return l2cache.ErrCorrupt
+	}
+	return nil
+}
+
+// signal wakes the goroutine that reads ch, which has room for one, or will find
+// that it was woken.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,180 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// A read transaction of a sweep ends after this many entries or bytes: while
+	// it is open, bbolt cannot remap the file, and a write that needs that makes
+	// all new readers wait too.
+	sweepEntries = 20_000
+	sweepBytes   = 16 << 20
+	// A sweep deletes about this many rows at a time, in a commit that it shares
+	// with the writes of others.
+	sweepRows = 256
+
+	// maxSleep bounds the time between looks at the clock, which may be set.
+	maxSleep = time.Hour
+
+	never = math.MaxInt64 // as a deadline
+)
+
+// sweeper reclaims expired entries until ctx ends: at most once per interval, and
+// not before the first entry has ended.
+func (c *Cache) sweeper(ctx context.Context) {
+	timer := time.NewTimer(maxSleep)
+	defer timer.Stop()
+	rested := time.Now().Add(c.sweepInterval)
+	for ctx.Err() == nil {
+		wait := max(time.Until(rested), time.Until(time.UnixMicro(c.earliest.Load())))
+		if wait <= 0 {
+			if err := c.sweep(ctx); err != nil {
+				c.sweepBy(0) // try again after the next interval
+			}
+			rested = time.Now().Add(c.sweepInterval)
+			continue
+		}
+		timer.Reset(min(wait, maxSleep))
+		select {
+		case <-ctx.Done():
+		case <-c.sooner:
+		case <-timer.C:
+		}
+	}
+}
+
+// sweepBy has the sweeper wake up for an entry that ends at deadline.
+func (c *Cache) sweepBy(deadline int64) {
+	for {
+		earliest := c.earliest.Load()
+		if deadline >= earliest {
+			return
+		}
+		if c.earliest.CompareAndSwap(earliest, deadline) {
+			signal(c.sooner)
+			return
+		}
+	}
+}
+
+// sweep goes once through all entries, and deletes those that have ended.
+func (c *Cache) sweep(ctx context.Context) error {
+	// Sets lower this again from here on. Those that did before were committed
+	// before, so that the walk sees them.
+	c.earliest.Store(never)
+	for from := []byte{rowPrefix}; from != nil; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p, err := c.scan(from, time.Now().UnixMicro())
+		if err != nil {
+			return err
+		}
+		if err := c.reap(ctx, p.ended); err != nil {
+			return err
+		}
+		c.sweepBy(p.earliest)
+		from = p.next
+	}
+	return nil
+}
+
+// A page is what one read transaction of a sweep has found.
+type page struct {
+	ended    []string // keys
+	earliest int64    // deadline of the others
+	next     []byte   // where the next page begins; nil if this is the last
+}
+
+// scan reads a page of rows. It does not verify them: reap does.
+func (c *Cache) scan(from []byte, now int64) (p page, err error) {
+	p.earliest = never
+	err = c.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(c.bucket)
+		if b == nil {
+			return nil
+		}
+		entries, size, rows := 0, 0, 0
+		cursor := b.Cursor()
+		for k, row := cursor.Seek(from); len(k) > 0 && k[0] == rowPrefix; k, row = cursor.Next() {
+			if entries == sweepEntries || size >= sweepBytes || rows >= sweepRows {
+				p.next = bytes.Clone(k)
+				return nil
+			}
+			entries++
+			size += len(row)
+			deadline, n, ok := peek(row)
+			if !ok {
+				continue
+			}
+			if deadline > now {
+				p.earliest = min(p.earliest, deadline)
+				continue
+			}
+			p.ended = append(p.ended, string(k[1:]))
+			rows += n
+		}
+		return nil
+	})
+	return p, err
+}
+
+// reap deletes those of keys whose entries have ended still: in the meantime a Set
+// may have renewed one.
+func (c *Cache) reap(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	return c.do(ctx, &write{
+		rows:     len(keys),
+		deadline: never,
+		apply: func(b *bbolt.Bucket) (changed bool, err error) {
+			now := time.Now()
+			for _, key := range keys {
+				h, _, _, err := decodeRow(key, b.Get(appendRowKey(nil, key)))
+				if err != nil {
+					continue // gone, or damaged: that is not ours to delete
+				}
+				if _, live := h.Remaining(now, resolution); live {
+					continue
+				}
+				if _, err := remove(b, key); err != nil {
+					return false, err
+				}
+				changed = true
+			}
+			return changed, nil
+		},
+	})
+}
+
+const syncInterval = 100 * time.Millisecond
+
+// syncer writes commits through to the disk, syncInterval after the first that has
+// not been, until ctx ends. A failure stays for Ping to report.
+func (c *Cache) syncer(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.unsynced:
+		}
+		timer.Reset(syncInterval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := c.db.Sync(); err != nil {
+			c.syncErr.Store(&err)
+		}
+	}
+}
