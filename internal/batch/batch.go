@@ -21,6 +21,10 @@ type Group[T any] struct {
 	// Run performs the requests of one batch, and leaves each result and each
 	// error in the request. It must return within about Timeout, and not panic.
 	Run func([]*T)
+	// Alone, if it is not nil, runs in place of Run a request that is run at once,
+	// with the ctx of its Do and in the goroutine of that. It must return promptly
+	// when ctx ends, and within about Timeout, and say in the request why it did.
+	Alone func(context.Context, *T)
 	// InFlight is how many batches may run at a time, at least 1.
 	InFlight int
 	// Max returns how many requests the next batch may have, at least 1.
@@ -54,6 +58,11 @@ func (g *Group[T]) Do(ctx context.Context, req *T) error {
 	if g.running < g.InFlight {
 		g.running++
 		g.mu.Unlock()
+		if g.Alone != nil {
+			defer g.next()
+			g.Alone(ctx, req)
+			return nil
+		}
 		if ctx.Done() == nil { // nothing but Run's own end can end this wait
 			g.run([]*T{req})
 			return nil

@@ -166,3 +166,36 @@ func TestHeavyRequestsGoInDifferentBatches(t *testing.T) {
 		}
 	})
 }
+
+func TestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := group(1, 10, func(reqs []*req) {
+			for _, r := range reqs {
+				r.out = len(reqs)
+			}
+		})
+		g.Alone = func(ctx context.Context, r *req) {
+			<-ctx.Done()
+			r.out = -1
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second, third := &req{}, &req{}, &req{}
+		for _, r := range []*req{first, second, third} {
+			go func() {
+				if err := g.Do(ctx, r); err != nil {
+					t.Errorf("Do = %v", err)
+				}
+			}()
+			synctest.Wait()
+			ctx = t.Context() // for those that queue
+		}
+		cancel()
+		synctest.Wait()
+		if first.out != -1 || second.out != 2 || third.out != 2 {
+			t.Errorf("results %d, %d, %d; want -1 (alone), 2, 2 (together)", first.out, second.out, third.out)
+		}
+		if g.running != 0 {
+			t.Errorf("running %d after all is done", g.running)
+		}
+	})
+}
