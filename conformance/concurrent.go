@@ -1,0 +1,296 @@
+package conformance
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/l2cache/l2cache"
+)
+
+var concurrencyCases = []Case{
+	{
+		ID:    "concurrency/linearizable",
+		Law:   "concurrent operations on one key take effect one after another, each between its call and its return",
+		cause: "a write that is acknowledged before it is done, or a read from an older copy",
+		After: []string{"basic/read-your-writes"},
+		run: func(p *probe) {
+			h := p.open()
+			p.linearizable(h, h)
+		},
+	},
+	{
+		ID:    "concurrency/linearizable-peers",
+		Law:   "so do those of different handles",
+		cause: "a local copy, or reads from a replica",
+		After: []string{"basic/peer"},
+		needs: needPeer,
+		run:   func(p *probe) { p.linearizable(p.open(), p.open()) },
+	},
+	{
+		ID:    "concurrency/whole-values",
+		Law:   "a value is read as one writer wrote it, never as a mix of two",
+		cause: "a value that is written or read in parts",
+		run: func(p *probe) {
+			h := p.open()
+			const n = 64 << 10
+			h.set("k", strings.Repeat("\x00", n), time.Hour)
+			end := time.Now().Add(time.Second)
+			p.parallel(8, func(w int) {
+				for i := 0; time.Now().Before(end); i++ {
+					if w < 3 {
+						// Lengths differ too, so that parts would not fit.
+						h.set("k", string(bytes.Repeat([]byte{byte(w*50 + i%50)}, n-w*5000)), time.Hour)
+						continue
+					}
+					r := h.read(readers[i%2], "k")
+					if !r.hit() {
+						p.failf("%v | want a hit: it is always set", r)
+					}
+					first := r.value[0]
+					if slices.ContainsFunc(r.value, func(c byte) bool { return c != first }) || len(r.value) != n-int(first)/50*5000 {
+						p.failf("%v: a mix of values | want one of them", r)
+					}
+				}
+			})
+		},
+	},
+	{
+		ID:    "concurrency/cross-talk",
+		Law:   "concurrent callers each get the value of the key that they asked for",
+		cause: "replies that are given to the wrong caller, or a buffer that two calls share",
+		run: func(p *probe) {
+			h := p.open()
+			const keys = 16
+			value := func(i int) string { return noise(i*i*40, uint64(i)) + fmt.Sprint(i) }
+			for i := range keys {
+				h.set(fmt.Sprint("k", i), value(i), time.Hour)
+			}
+			p.parallel(keys, func(w int) {
+				for i := range 60 {
+					key := (w*7 + i) % (keys + 4)
+					r := h.read(readers[i%2], fmt.Sprint("k", key))
+					if key >= keys && r.hit() || key < keys && (!r.hit() || string(r.value) != value(key)) {
+						p.failf("%v | want the value of that key", r)
+					}
+				}
+			})
+		},
+	},
+	{
+		ID:    "concurrency/many-callers",
+		Law:   "any number of callers is served, more than there are connections too",
+		cause: "a pool that hands out errors instead of making callers wait, or deadlocks",
+		run: func(p *probe) {
+			h := p.open()
+			p.parallel(200, func(w int) {
+				key := fmt.Sprint("k", w)
+				h.set(key, key, time.Hour)
+				if r := h.read(readers[w%2], key); !h.spared(r) && (!r.hit() || string(r.value) != key) {
+					p.failf("%v | want %q", r, key)
+				}
+				if err := h.b.Ping(p.ctx); err != nil {
+					p.failf("Ping among 200 callers = %v | want nil", err)
+				}
+				h.delete(key)
+			})
+		},
+	},
+	{
+		ID:    "concurrency/no-goroutine-left",
+		Law:   "no goroutine is left after Close",
+		cause: "a goroutine without an end, or a Close that does not wait for it",
+		alone: true,
+		run:   noGoroutineLeftCase,
+	},
+}
+
+// A registerOp is an operation on one key, for porcupine.
+type registerOp struct {
+	kind  string // "set", "get" or "delete"
+	key   string
+	value string // to set
+}
+
+// register is one key of a cache: its value, or "" for none.
+var register = porcupine.Model{
+	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
+		byKey := map[string][]porcupine.Operation{}
+		for _, op := range history {
+			key := op.Input.(registerOp).key
+			byKey[key] = append(byKey[key], op)
+		}
+		var parts [][]porcupine.Operation
+		for _, part := range byKey {
+			parts = append(parts, part)
+		}
+		return parts
+	},
+	Init: func() any { return "" },
+	Step: func(state, input, output any) (bool, any) {
+		switch op := input.(registerOp); op.kind {
+		case "set":
+			return true, op.value
+		case "delete":
+			return true, ""
+		}
+		return output == state, state
+	},
+}
+
+// linearizable has callers work on few keys through two handles, which may be the
+// same, and looks for an order of all that explains what each saw.
+func (p *probe) linearizable(a, b *handle) {
+	const callers, each, keys = 8, 60, 3
+	var mu sync.Mutex
+	var history []porcupine.Operation
+	start := time.Now()
+	p.parallel(callers, func(w int) {
+		h := []*handle{a, b}[w%2]
+		for i := range each {
+			in := registerOp{kind: "get", key: fmt.Sprint("k", (w/2+i)%keys)}
+			var out string
+			call := time.Since(start)
+			switch (w*5 + i*3) % 7 {
+			case 0, 1:
+				in.kind, in.value = "set", fmt.Sprintf("%d.%d", w, i)
+				h.set(in.key, in.value, time.Hour)
+			case 2:
+				in.kind = "delete"
+				h.delete(in.key)
+			default:
+				out = string(h.read(readers[i%2], in.key).value)
+			}
+			op := porcupine.Operation{ClientId: w, Input: in, Call: int64(call), Output: out, Return: int64(time.Since(start))}
+			mu.Lock()
+			history = append(history, op)
+			mu.Unlock()
+		}
+	})
+	switch porcupine.CheckOperationsTimeout(register, history, 20*time.Second) {
+	case porcupine.Illegal:
+		p.failf("no order of %d operations of %d callers explains what they saw | want one", len(history), callers)
+	case porcupine.Unknown:
+		p.again("no order of %d operations was found in 20s, nor that there is none", len(history))
+	}
+}
+
+func noGoroutineLeftCase(p *probe) {
+	use := func() {
+		h := p.open()
+		p.parallel(20, func(w int) {
+			h.set(fmt.Sprint("k", w), "v", time.Hour)
+			h.wantHit(fmt.Sprint("k", w), "v")
+		})
+		h.close()
+	}
+	use() // what a driver starts once for the process does not count
+	before := runtime.NumGoroutine()
+	const handles = 5
+	for range handles {
+		use()
+	}
+	// What is ending may take a moment; what stays, stays.
+	now := runtime.NumGoroutine()
+	for end := time.Now().Add(3 * time.Second); now >= before+handles && time.Now().Before(end); now = runtime.NumGoroutine() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if now >= before+handles {
+		stacks := make([]byte, 64<<10)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		p.failf("%d goroutines more after %d handles were closed | want none\n%s", now-before, handles, stacks)
+	}
+}
+
+var closeCases = []Case{
+	{
+		ID:    "close/twice",
+		Law:   "Close is idempotent: again it is nil",
+		cause: "the driver's error for a second Close, or a channel that is closed twice",
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "v", time.Hour)
+			for range 3 {
+				h.close()
+			}
+			h = p.open()
+			p.parallel(8, func(int) {
+				if err := h.b.Close(); err != nil {
+					p.failf("one of 8 concurrent Close = %v | want nil", err)
+				}
+			})
+		},
+	},
+	{
+		ID:    "close/after",
+		Law:   "after Close every operation is ErrClosed",
+		cause: "the driver's own error, a panic, or a pool that opens connections again",
+		run: func(p *probe) {
+			for _, used := range []bool{true, false} {
+				h := p.open()
+				if used {
+					h.set("k", "v", time.Hour)
+				}
+				h.close()
+				for range 2 {
+					for _, op := range operations {
+						p.wantError(op, h.try(p.ctx, op, "k"), l2cache.ErrClosed)
+					}
+				}
+			}
+		},
+	},
+	{
+		ID:    "close/during",
+		Law:   "an operation that is under way when the backend is closed succeeds or is ErrClosed, and ends",
+		cause: "the driver's error of a connection that was closed under it, or a wait for a worker that is gone",
+		run: func(p *probe) {
+			for round := range 5 {
+				h := p.open()
+				h.set("k", "v", time.Hour)
+				ended := make(chan struct{})
+				time.AfterFunc(time.Duration(round)*3*time.Millisecond, func() {
+					defer close(ended)
+					defer p.catch()
+					h.close()
+				})
+				p.parallelNoExit(16, func(w int) {
+					op := operations[w%len(operations)]
+					for {
+						o := h.try(p.ctx, op, "k")
+						if errors.Is(o.err, l2cache.ErrClosed) {
+							p.wantError(op, o, l2cache.ErrClosed)
+							return
+						}
+						if o.err != nil && !errors.Is(o.err, l2cache.ErrNotFound) {
+							p.failf("%s while the backend is closed = %v | want nil, a miss or ErrClosed", op.name, o.err)
+						}
+					}
+				})
+				<-ended
+				p.stopIfFailed()
+			}
+		},
+	},
+	{
+		ID:    "close/peer-lives",
+		Law:   "closing one handle does nothing to another, nor to the data",
+		cause: "something shared that the first Close takes away",
+		needs: needPeer,
+		run: func(p *probe) {
+			a, b := p.open(), p.open()
+			a.set("k", "v", time.Hour)
+			a.close()
+			b.wantHit("k", "v")
+			b.set("k", "w", time.Hour)
+			p.open().wantHit("k", "w")
+		},
+	},
+}

@@ -1,0 +1,274 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// promptness is how long after the end of its ctx a call may return, beyond the
+// lateness of the process's own timers.
+const promptness = 50 * time.Millisecond
+
+var contextCases = []Case{
+	{
+		ID:    "context/cancelled-before",
+		Law:   "with a ctx that was cancelled before the call, every operation fails with context.Canceled and does nothing",
+		cause: "a ctx that is not looked at before the work",
+		run: func(p *probe) {
+			ctx, cancel := context.WithCancel(p.ctx)
+			cancel()
+			p.endedBefore(ctx, context.Canceled)
+		},
+	},
+	{
+		ID:    "context/expired-before",
+		Law:   "with a ctx whose deadline has passed before the call, every operation fails with context.DeadlineExceeded and does nothing",
+		cause: "a ctx that is not looked at before the work, or a deadline that is reported as unavailability",
+		run: func(p *probe) {
+			ctx, cancel := context.WithDeadline(p.ctx, time.Now().Add(-time.Second))
+			defer cancel()
+			p.endedBefore(ctx, context.DeadlineExceeded)
+		},
+	},
+	{
+		ID:    "context/error-names-cause",
+		Law:   "the error of a cancelled call matches context.Canceled and the cause that the ctx was cancelled with, and is not ErrUnavailable",
+		cause: "the driver's error instead of the ctx's",
+		Level: Should,
+		run: func(p *probe) {
+			h := p.open()
+			cause := errors.New("the caller's cause")
+			ctx, cancel := context.WithCancelCause(p.ctx)
+			cancel(cause)
+			for _, op := range operations {
+				o := h.try(ctx, op, "k")
+				p.wantError(op, o, context.Canceled)
+				if !errors.Is(o.err, cause) {
+					p.failf("%s = %v | want it to match the cause too", op.name, o.err)
+				}
+			}
+		},
+	},
+	{
+		ID:    "context/deadline-in-flight",
+		Law:   "against a server that does not answer, every operation returns by the caller's deadline, with context.DeadlineExceeded",
+		cause: "a driver that ignores ctx, or whose own timeout error is passed on",
+		needs: needStall,
+		alone: true,
+		run: func(p *probe) {
+			p.promptly(context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
+				return context.WithDeadline(p.ctx, end)
+			})
+		},
+	},
+	{
+		ID:    "context/cancel-in-flight",
+		Law:   "against a server that does not answer, every operation returns as soon as its ctx is cancelled, with context.Canceled",
+		cause: "a driver that knows deadlines only",
+		needs: needStall,
+		alone: true,
+		run: func(p *probe) {
+			p.promptly(context.Canceled, func(end time.Time) (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(p.ctx)
+				time.AfterFunc(time.Until(end), cancel)
+				return ctx, cancel
+			})
+		},
+	},
+	{
+		ID:    "context/own-timeout",
+		Law:   "without a deadline of the caller's, the backend's own timeout ends every operation, with ErrUnavailable and no context error",
+		cause: "the error of a ctx that the backend derived is passed on, or nothing bounds the call",
+		needs: needStall,
+		alone: true,
+		run:   ownTimeoutCase,
+	},
+	{
+		ID:    "context/own-reply",
+		Law:   "after a call that was cancelled, every call gets its own reply",
+		cause: "a connection that goes back to the pool with a reply still to come",
+		run:   ownReplyCase,
+	},
+	{
+		ID:    "context/shared-round-trip",
+		Law:   "a caller that is cancelled never fails another one whose round trip or commit it shares",
+		cause: "a batch that runs under the ctx of the caller that began it",
+		run:   sharedRoundTripCase,
+	},
+	{
+		ID:    "context/cancel-after-return",
+		Law:   "cancelling a ctx after the call has returned has no effect",
+		cause: "work that goes on under the caller's ctx, or a connection that is tied to it",
+		run: func(p *probe) {
+			h := p.open()
+			for i := range 30 {
+				value := fmt.Sprintf("value %d", i)
+				ctx, cancel := context.WithCancel(p.ctx)
+				if _, err := h.trySet(ctx, "k", []byte(value), time.Hour); err != nil {
+					p.failf("Set = %v | want nil", err)
+				}
+				cancel()
+				h.wantHit("k", value)
+				ctx, cancel = context.WithCancel(p.ctx)
+				r := h.tryEntry(ctx, "k")
+				cancel()
+				if !r.hit() || string(r.value) != value {
+					p.failf("%v | want %q", r, value)
+				}
+			}
+		},
+	},
+}
+
+// endedBefore runs every operation under a ctx that has ended, on a key that is
+// there and on one that is not, and wants neither to change.
+func (p *probe) endedBefore(ctx context.Context, want error) {
+	h := p.open()
+	set := h.set("there", "old", time.Hour)
+	for range 3 {
+		for _, op := range operations {
+			for _, key := range []string{"there", "absent"} {
+				p.wantError(op, h.try(ctx, op, key), want)
+			}
+		}
+	}
+	// A write that was let through could still be under way.
+	for range 5 {
+		h.wantHit("there", "old")
+		h.wantMiss("absent")
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.judgeTTL(h.entry("there"), set, time.Hour)
+}
+
+// promptly runs every operation against a stalled server under a ctx that ends
+// while it waits, and wants it back by then. A machine can be busy: what counts is
+// whether it can be done in time, so each has three attempts.
+func (p *probe) promptly(want error, ending func(time.Time) (context.Context, context.CancelFunc)) {
+	h := p.open()
+	h.set("k", "v", time.Hour)
+	p.stall()
+	for _, op := range operations {
+		var late time.Duration
+		for try := range maxAttempts {
+			end := time.Now().Add(100 * time.Millisecond)
+			timer := control(p.ctx, end)
+			ctx, cancel := ending(end)
+			o := h.try(ctx, op, "k")
+			cancel()
+			late = timer.overdue(end, o.done)
+			if o.err == nil {
+				p.failf("%s = nil from a stalled server | want %v", op.name, want)
+			}
+			p.wantError(op, o, want)
+			if late <= promptness {
+				break
+			}
+			if try == maxAttempts-1 {
+				p.failf("%s returned %v after its ctx had ended, the last of %d attempts | want it within %v", op.name, late, maxAttempts, promptness)
+			}
+		}
+	}
+	p.resume()
+	h.settle()
+	h.set("k", "after", time.Hour)
+	h.wantHit("k", "after")
+}
+
+func ownTimeoutCase(p *probe) {
+	h := p.open()
+	h.set("k", "v", time.Hour)
+	p.stall()
+	own := p.e.o.OpTimeout
+	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
+	defer cancel()
+	for _, ctx := range []context.Context{context.Background(), deadline} {
+		for _, op := range operations {
+			end := time.Now().Add(own)
+			timer := control(p.ctx, end)
+			o := h.try(ctx, op, "k")
+			if o.err == nil {
+				p.failf("%s = nil from a stalled server | want ErrUnavailable", op.name)
+			}
+			p.wantError(op, o, l2cache.ErrUnavailable)
+			if o.done.Before(end) {
+				continue // its control timer is not waited for
+			}
+			if late := timer.overdue(end, o.done); late > own/2+promptness {
+				p.failf("%s returned after %v | want it within the backend's timeout, %v", op.name, o.done.Sub(o.call), own)
+			}
+		}
+	}
+	p.resume()
+	h.settle()
+	h.set("k", "after", time.Hour)
+	h.wantHit("k", "after")
+}
+
+// ownReplyCase cancels reads of one key at all stages of their round trip while
+// others read keys of their own.
+func ownReplyCase(p *probe) {
+	h := p.open()
+	const keys = 8
+	value := func(i int) string { return fmt.Sprintf("value of key %d %s", i, noise(i*300, uint64(i))) }
+	for i := range keys {
+		h.set(fmt.Sprint("k", i), value(i), time.Hour)
+	}
+	end := time.Now().Add(700 * time.Millisecond)
+	p.parallel(keys, func(w int) {
+		for i := 0; time.Now().Before(end); i++ {
+			ctx, cancel := context.WithTimeout(p.ctx, time.Duration(rand.IntN(400))*time.Microsecond)
+			key := fmt.Sprint("k", (w+i)%keys)
+			r := readers[i%2](h, ctx, key)
+			cancel()
+			if r.hit() && string(r.value) != value((w+i)%keys) || r.err != nil && !errors.Is(r.err, context.DeadlineExceeded) {
+				p.failf("%v under a short deadline | want its own value or DeadlineExceeded", r)
+			}
+			r = h.read(readers[i%2], fmt.Sprint("k", w))
+			if !r.hit() || string(r.value) != value(w) {
+				p.failf("%v after a cancelled call | want the value of its own key", r)
+			}
+		}
+	})
+}
+
+// sharedRoundTripCase has half of the callers give up at any moment. The others
+// must not notice.
+func sharedRoundTripCase(p *probe) {
+	h := p.open()
+	h.set("k", "v", time.Hour)
+	end := time.Now().Add(700 * time.Millisecond)
+	p.parallel(24, func(w int) {
+		mine := fmt.Sprint("k", w)
+		for i := 0; time.Now().Before(end); i++ {
+			if w%2 == 0 {
+				ctx, cancel := context.WithCancel(p.ctx)
+				timer := time.AfterFunc(time.Duration(rand.IntN(300))*time.Microsecond, cancel)
+				var err error
+				if i%3 == 0 {
+					_, err = h.trySet(ctx, mine, []byte("v"), time.Hour)
+				} else {
+					err = readers[i%2](h, ctx, "k").err
+				}
+				timer.Stop()
+				cancel()
+				if err != nil && !errors.Is(err, context.Canceled) {
+					p.failf("a call that was cancelled = %v | want nil or context.Canceled", err)
+				}
+				continue
+			}
+			if i%3 == 0 {
+				h.set(mine, "mine", time.Hour)
+				h.wantHit(mine, "mine")
+			}
+			if r := h.read(readers[i%2], "k"); !r.hit() || string(r.value) != "v" {
+				p.failf("%v beside callers that were cancelled | want \"v\"", r)
+			}
+		}
+	})
+}

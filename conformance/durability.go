@@ -1,0 +1,224 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+var durabilityCases = []Case{
+	{
+		ID:    "durability/reopen",
+		Law:   "value and deadline survive that the backend is closed and opened again",
+		cause: "a deadline that is kept in memory only, or starts anew",
+		needs: needDurable,
+		timed: true,
+		run: func(p *probe) {
+			h := p.open()
+			hour := h.set("hour", "v", time.Hour)
+			forever := h.set("forever", noise(50_000, 1), l2cache.NoExpiry)
+			h.set("deleted", "v", time.Hour)
+			h.delete("deleted")
+			for range 2 {
+				h.close()
+				h = p.open()
+				h.wantHit("hour", "v")
+				h.wantHit("forever", noise(50_000, 1))
+				h.wantMiss("deleted")
+				p.judgeTTL(h.entry("hour"), hour, time.Hour)
+				p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			}
+		},
+	},
+	{
+		ID:    "durability/time-counts",
+		Law:   "time counts while the backend is closed: an entry that ends meanwhile is a miss, another has that much less",
+		cause: "a remaining TTL that is stored instead of a deadline",
+		needs: needDurable,
+		timed: true,
+		run: func(p *probe) {
+			h := p.open()
+			const short, long = 300 * time.Millisecond, 10 * time.Second
+			set := h.set("long", "v", long)
+			end := h.set("short", "v", short)
+			h.close()
+			p.gone(end, short)
+			h = p.open()
+			h.wantMiss("short")
+			h.wantHit("long", "v")
+			p.judgeTTL(h.entry("long"), set, long)
+			h.delete("short")
+			fresh := h.set("short", "fresh", time.Hour)
+			h.wantHit("short", "fresh")
+			p.judgeTTL(h.entry("short"), fresh, time.Hour)
+		},
+	},
+	{
+		ID:    "durability/ends-after-reopen",
+		Law:   "an entry that lives through a reopening ends when it would have",
+		cause: "a deadline that starts anew at the reopening",
+		needs: needDurable,
+		timed: true,
+		run: func(p *probe) {
+			h := p.open()
+			ttl := p.longer(800 * time.Millisecond)
+			set := h.set("k", "v", ttl)
+			h.close()
+			p.open().follow("k", set, ttl, readers...)
+		},
+	},
+	{
+		ID:    "durability/exclusive",
+		Law:   "a second opener of an exclusive store gets an error, soon, and does no harm to the first",
+		cause: "a wait for a lock without end, or no lock",
+		needs: needLock,
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "v", time.Hour)
+			ctx, cancel := context.WithTimeout(p.ctx, patience)
+			defer cancel()
+			b, err := p.e.open(ctx, p.ns)
+			if err == nil {
+				b.Close()
+				p.failf("open of a store that is open = nil | want an error: the profile says Exclusive")
+			}
+			if ctx.Err() != nil {
+				p.failf("open of a store that is open took all of %v | want an error before", patience)
+			}
+			h.wantHit("k", "v")
+			h.set("k", "w", time.Hour)
+			h.close()
+			p.open().wantHit("k", "w")
+		},
+	},
+	{
+		ID:    "durability/restart",
+		Law:   "entries survive a restart of the server, with their deadlines",
+		cause: "a server that was not told to write to disk before it answers",
+		needs: needDurable | needDown,
+		alone: true,
+		run: func(p *probe) {
+			h := p.open()
+			hour := h.set("hour", "v", time.Hour)
+			forever := h.set("forever", noise(50_000, 1), l2cache.NoExpiry)
+			const ttl = 200 * time.Millisecond
+			short := h.set("short", "v", ttl)
+			h.set("deleted", "v", time.Hour)
+			h.delete("deleted")
+			p.down()
+			p.gone(short, ttl)
+			p.up()
+			h.settle()
+			h.wantHit("hour", "v")
+			h.wantHit("forever", noise(50_000, 1))
+			h.wantMiss("short")
+			h.wantMiss("deleted")
+			p.judgeTTL(h.entry("hour"), hour, time.Hour)
+			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+		},
+	},
+	{
+		ID:    "durability/volatile-restart",
+		Law:   "after a restart of a server that forgets, entries are misses, not errors",
+		cause: "a handle that goes on with what it knew about the server",
+		needs: needForget | needDown,
+		alone: true,
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "v", time.Hour)
+			p.down()
+			p.up()
+			h.settle()
+			// A volatile server may still have kept it.
+			for _, how := range readers {
+				if r := h.read(how, "k"); r.hit() && string(r.value) != "v" {
+					p.failf("%v after a restart | want \"v\" or a miss", r)
+				}
+			}
+			h.set("k", "w", time.Hour)
+			h.wantHit("k", "w")
+		},
+	},
+	{
+		ID:    "durability/cut-off",
+		Law:   "a write that was cut off leaves the old entry, the new one or a miss, never a mix; one that was acknowledged by a durable store stays",
+		cause: "a value that is stored in parts without a transaction, or an acknowledgement ahead of the disk",
+		needs: needDown,
+		alone: true,
+		run:   cutOffCase,
+	},
+}
+
+// cutOffCase takes the server down under writers.
+func cutOffCase(p *probe) {
+	h := p.open()
+	const writers = 6
+	value := func(w, i int) string {
+		return fmt.Sprintf("%d.%d:", w, i) + strings.Repeat(string(rune('a'+(w+i)%26)), 20_000)
+	}
+	var mu sync.Mutex
+	acknowledged := make([]int, writers) // the last Set that succeeded; guarded by mu
+	begun := make([]int, writers)        // the last Set that was begun; guarded by mu
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.parallelNoExit(writers, func(w int) {
+			for i := 1; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				begun[w] = i
+				mu.Unlock()
+				_, err := h.trySet(p.ctx, fmt.Sprint("k", w), []byte(value(w, i)), time.Hour)
+				if err != nil {
+					if !errors.Is(err, l2cache.ErrUnavailable) {
+						p.record(Fail, fmt.Sprintf("Set while the server goes down = %v | want nil or ErrUnavailable", err))
+					}
+					return
+				}
+				mu.Lock()
+				acknowledged[w] = i
+				mu.Unlock()
+			}
+		})
+	}()
+	time.Sleep(150 * time.Millisecond)
+	p.down()
+	close(stop)
+	<-done
+	p.stopIfFailed()
+	p.up()
+	h.settle()
+	for w := range writers {
+		for _, how := range readers {
+			r := h.read(how, fmt.Sprint("k", w))
+			if !r.hit() {
+				if p.e.profile.Durable && acknowledged[w] > 0 {
+					p.failf("%v after a restart, though Set %d was acknowledged | want it, or the one after it", r, acknowledged[w])
+				}
+				continue
+			}
+			// What the server acknowledged is there, or the one that was cut off.
+			from := acknowledged[w]
+			if !p.e.profile.Durable {
+				from = 1
+			}
+			found := false
+			for i := from; i <= begun[w] && !found; i++ {
+				found = string(r.value) == value(w, i)
+			}
+			if !found {
+				p.failf("%v after a restart | want a value from Set %d to %d, whole", r, from, begun[w])
+			}
+		}
+	}
+}

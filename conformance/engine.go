@@ -1,0 +1,215 @@
+package conformance
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// maxAttempts is how often a case that found no evidence is run.
+const maxAttempts = 3
+
+// An engine runs cases against one backend and keeps their results.
+type engine struct {
+	open    OpenFunc
+	o       Options
+	backend string // its Name
+	profile l2cache.Profile
+
+	id   string // begins the namespaces of this run
+	next atomic.Int64
+
+	slots chan struct{} // bounds the cases that run at a time
+
+	mu      sync.Mutex
+	results map[string]*pending // guarded by mu
+}
+
+// pending is a result to come.
+type pending struct {
+	done   chan struct{} // closed when result is there
+	result Result
+}
+
+// newEngine opens the backend once, for its name and profile.
+func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) {
+	e := &engine{
+		open:    open,
+		o:       o.withDefaults(),
+		id:      "c" + strings.ToLower(rand.Text()[:10]),
+		results: map[string]*pending{},
+	}
+	e.slots = make(chan struct{}, e.o.Parallel)
+	b, err := open(ctx, e.namespace())
+	if err != nil {
+		return nil, fmt.Errorf("conformance: cannot open the backend: %w", err)
+	}
+	e.backend, e.profile = b.Name(), l2cache.ProfileOf(b)
+	if err := b.Close(); err != nil {
+		return nil, fmt.Errorf("conformance: closing a backend that was just opened: %w", err)
+	}
+	return e, nil
+}
+
+func (e *engine) namespace() string { return fmt.Sprintf("%sn%d", e.id, e.next.Add(1)) }
+
+// Check runs the cases that o asks for, in real time, and reports on them. The
+// error is that the backend could not be opened at all, or ctx's.
+func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
+	e, err := newEngine(ctx, open, o)
+	if err != nil {
+		return nil, err
+	}
+	var cases []Case
+	for _, c := range Cases() {
+		if e.o.chosen(c.ID) {
+			cases = append(cases, c)
+		}
+	}
+	e.start(cases)
+	results := make([]Result, len(cases))
+	for i, c := range cases {
+		select {
+		case <-e.pending(c.ID).done:
+			results[i] = e.pending(c.ID).result
+		case <-ctx.Done():
+			return nil, fmt.Errorf("conformance: %w", context.Cause(ctx))
+		}
+	}
+	return newReport(e.backend, e.profile, results), nil
+}
+
+// start runs cases in the background: first all that may run side by side, then
+// one after another those that must be alone.
+func (e *engine) start(cases []Case) {
+	var alone []Case
+	var wg sync.WaitGroup
+	for _, c := range cases {
+		e.promise(c.ID)
+		if c.alone {
+			alone = append(alone, c)
+		}
+	}
+	for _, c := range cases {
+		if !c.alone {
+			wg.Go(func() { e.runCase(c) })
+		}
+	}
+	go func() {
+		wg.Wait()
+		for _, c := range alone {
+			e.runCase(c)
+		}
+	}()
+}
+
+func (e *engine) promise(id string) *pending {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := &pending{done: make(chan struct{})}
+	e.results[id] = p
+	return p
+}
+
+// pending returns the result to come of a case, nil if it is not run.
+func (e *engine) pending(id string) *pending {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.results[id]
+}
+
+// runCase runs a case that was promised, after those that it builds on.
+func (e *engine) runCase(c Case) {
+	p := e.pending(c.ID)
+	defer close(p.done)
+	if p.result = e.before(c); p.result.Status != "" {
+		return
+	}
+	e.slots <- struct{}{}
+	defer func() { <-e.slots }()
+	p.result = e.attempts(c)
+}
+
+// before decides whether a case can be run. Its result has no Status if so.
+func (e *engine) before(c Case) Result {
+	r := Result{ID: c.ID, Level: c.Level, Law: c.Law}
+	if r.Status, r.Evidence = c.needs.missing(e.profile, &e.o); r.Status != "" {
+		return r
+	}
+	for _, id := range c.After {
+		after := e.pending(id)
+		if after == nil {
+			continue // not part of this run
+		}
+		<-after.done
+		if s := after.result.Status; s == Fail || s == Blocked {
+			r.Status, r.Evidence = Blocked, "by "+id
+			return r
+		}
+	}
+	return r
+}
+
+// attempts runs a case until there is evidence.
+func (e *engine) attempts(c Case) Result {
+	start := time.Now()
+	r := Result{ID: c.ID, Level: c.Level, Law: c.Law}
+	for r.Attempts < maxAttempts {
+		p := &probe{e: e, c: &c, attempt: r.Attempts, ns: e.namespace(), start: time.Now()}
+		r.Status, r.Evidence = p.runGuarded()
+		r.Attempts++
+		if r.Status != Inconclusive {
+			break
+		}
+	}
+	r.Elapsed = time.Since(start)
+	if reason, known := e.o.KnownFailures[c.ID]; known {
+		if r.Status == Fail {
+			r.Status, r.Evidence = Pass, "known failure: "+reason+" | "+r.Evidence
+		} else if r.Status == Pass {
+			r.Status, r.Evidence = Fail, "passes, though it is listed as a known failure: "+reason
+		}
+	}
+	return r
+}
+
+// runGuarded runs the case once in a goroutine of its own, catches panics, and
+// gives up with all stacks when it hangs.
+func (p *probe) runGuarded() (Status, string) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer p.closeAll()
+		defer func() {
+			if p.mend != nil {
+				p.mend()
+			}
+		}()
+		defer p.catch()
+		p.ctx, p.cancel = context.WithCancel(context.Background())
+		defer p.cancel()
+		p.c.run(p)
+	}()
+	watchdog := time.NewTimer(p.e.o.CaseTimeout)
+	defer watchdog.Stop()
+	select {
+	case <-done:
+	case <-watchdog.C:
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		p.record(Fail, fmt.Sprintf("it hangs | not done after %v\n%s", p.e.o.CaseTimeout, stacks))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status == "" {
+		return Pass, ""
+	}
+	return p.status, p.evidence
+}

@@ -1,0 +1,187 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// patience is how long a backend may take to notice that its server is back, or
+// gone, before a case fails.
+const patience = 10 * time.Second
+
+var errorCases = []Case{
+	{
+		ID:    "errors/down",
+		Law:   "a backend that cannot answer gives ErrUnavailable, never a miss, on every operation",
+		cause: "an error that is swallowed, or taken for a miss",
+		needs: needDown,
+		alone: true,
+		run:   downCase,
+	},
+	{
+		ID:    "errors/recovers",
+		Law:   "the same handle works again when the server is back",
+		cause: "a connection that is given up for good, or stale ones in a pool",
+		needs: needDown,
+		alone: true,
+		After: []string{"errors/down"},
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "before", time.Hour)
+			p.down()
+			h.tryGet(p.ctx, "k")
+			p.up()
+			h.settle()
+			h.set("k", "after", time.Hour)
+			h.wantHit("k", "after")
+			h.delete("k")
+			h.wantMiss("k")
+		},
+	},
+	{
+		ID:    "errors/open-dead",
+		Law:   "opening a backend whose server is gone ends, with an error or with a backend that says ErrUnavailable",
+		cause: "a constructor that waits for ever, or hides that it could not connect",
+		needs: needDown,
+		alone: true,
+		run: func(p *probe) {
+			p.down()
+			ctx, cancel := context.WithTimeout(p.ctx, patience)
+			defer cancel()
+			b, err := p.e.open(ctx, p.ns)
+			if ctx.Err() != nil {
+				p.failf("open of a dead server took all of %v | want an error before", patience)
+			}
+			if err == nil {
+				h := p.wrap(b)
+				p.wantError(operations[0], h.try(p.ctx, operations[0], "k"), l2cache.ErrUnavailable)
+			} else if errors.Is(err, l2cache.ErrNotFound) || isContextErr(err) {
+				p.failf("open of a dead server = %v | want neither a miss nor a context error", err)
+			}
+			p.up()
+		},
+	},
+	{
+		ID:    "errors/corrupt",
+		Law:   "stored bytes that are not an entry are ErrCorrupt: not served, not a miss, and no panic",
+		cause: "a decoder that trusts what it reads, or an unknown error that counts as a miss",
+		needs: needDamage,
+		run: func(p *probe) {
+			p.damaged(func(h *handle, key, name string) {
+				for _, op := range operations[:2] {
+					o := h.try(p.ctx, op, key)
+					if !errors.Is(o.err, l2cache.ErrCorrupt) {
+						p.failf("%s after damage (%s) = %d bytes, %v | want ErrCorrupt", op.name, name, len(o.value), o.err)
+					}
+					p.wantError(op, o, l2cache.ErrCorrupt)
+				}
+			})
+		},
+	},
+	{
+		ID:    "errors/corrupt-stays",
+		Law:   "a read does not delete what it cannot read, and does no harm to other keys; Set replaces it and Delete removes it",
+		cause: "a read that cleans up after a decoder's error",
+		needs: needDamage | needStored,
+		run: func(p *probe) {
+			p.damaged(func(h *handle, key, name string) {
+				for _, op := range operations[:2] {
+					h.try(p.ctx, op, key)
+				}
+				stored, err := p.e.o.Raw.Stored(p.ctx, p.ns, key)
+				if err != nil || !stored {
+					p.failf("after a read of what was damaged (%s), the store has it: %v, %v | want it left alone", name, stored, err)
+				}
+				h.wantHit("neighbour", "whole")
+				h.set(key, "new", time.Hour)
+				h.wantHit(key, "new")
+				h.delete(key)
+				h.wantMiss(key)
+			})
+		},
+	},
+}
+
+// down takes the server down, and brings it back when the case ends.
+func (p *probe) down() {
+	p.fault("Down", p.e.o.Faults.Down)
+	p.restore("Up", p.e.o.Faults.Up)
+}
+
+func (p *probe) up() {
+	p.fault("Up", p.e.o.Faults.Up)
+	p.restored()
+}
+
+func (p *probe) stall() {
+	p.fault("Stall", p.e.o.Faults.Stall)
+	p.restore("Resume", p.e.o.Faults.Resume)
+}
+
+func (p *probe) resume() {
+	p.fault("Resume", p.e.o.Faults.Resume)
+	p.restored()
+}
+
+func (p *probe) fault(name string, hook func(context.Context) error) {
+	if err := hook(p.ctx); err != nil {
+		p.failf("Faults.%s = %v | want nil", name, err)
+	}
+	p.note("[%s]@%v", name, p.at(time.Now()))
+}
+
+// settle waits until the backend has noticed that its server is back. How soon it
+// does is for the backend's own tests; here it has to within patience.
+func (h *handle) settle() {
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err = h.b.Ping(h.p.ctx); err == nil {
+			return
+		}
+		if errors.Is(err, l2cache.ErrNotFound) || isContextErr(err) {
+			h.p.failf("Ping = %v while the server comes back | want ErrUnavailable", err)
+		}
+	}
+	h.p.failf("Ping = %v, %v after the server was back | want nil", err, patience)
+}
+
+func downCase(p *probe) {
+	h := p.open()
+	h.set("k", "v", time.Hour)
+	p.down()
+	for round := range 2 { // idle connections first, then none
+		for _, op := range operations {
+			for _, key := range []string{"k", "absent"} {
+				p.wantError(op, h.try(p.ctx, op, key), l2cache.ErrUnavailable)
+			}
+		}
+		// With a deadline of the caller's that is far away it is no other.
+		ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+		for _, op := range operations {
+			p.wantError(op, h.try(ctx, op, fmt.Sprint("k", round)), l2cache.ErrUnavailable)
+		}
+		cancel()
+	}
+	p.up()
+	h.settle()
+}
+
+// damaged runs f on an entry for each way in which one can be damaged.
+func (p *probe) damaged(f func(h *handle, key, name string)) {
+	h := p.open()
+	for i, damage := range p.e.o.Raw.Damage {
+		key := fmt.Sprint("k", i)
+		h.set("neighbour", "whole", time.Hour)
+		h.set(key, "a value that will be damaged", time.Hour)
+		if err := damage.Do(p.ctx, p.ns, key); err != nil {
+			p.failf("Raw.Damage %q = %v | want nil", damage.Name, err)
+		}
+		p.note("[%s: %s]", key, damage.Name)
+		f(h, key, damage.Name)
+		h.delete(key)
+	}
+}

@@ -1,0 +1,64 @@
+package conformance
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+var limitCases = []Case{
+	{
+		ID:    "limits/value",
+		Law:   "a value of the declared MaxValueLen is stored whole; one byte more is ErrTooLarge, and the old entry stays",
+		cause: "a limit that does not count the backend's own overhead, or is found out by the server too late",
+		needs: needLimit,
+		run: func(p *probe) {
+			h := p.open()
+			limit := p.e.profile.MaxValueLen
+			for _, key := range []string{"k", strings.Repeat("K", p.e.profile.MaxKeyLen)} {
+				largest := noise(limit, 1)
+				h.set(key, largest, time.Hour)
+				h.wantHit(key, largest)
+				set := h.set(key, "old", time.Hour)
+				for _, n := range []int{limit + 1, limit + 100, 2 * limit} {
+					s, err := h.trySet(p.ctx, key, make([]byte, n), time.Minute)
+					p.wantError(operation{name: "Set"}, outcome{span: s, err: err}, l2cache.ErrTooLarge)
+				}
+				h.wantHit(key, "old")
+				p.judgeTTL(h.entry(key), set, time.Hour)
+				h.delete(key)
+			}
+		},
+	},
+	{
+		ID:    "limits/undeclared",
+		Law:   "a value beyond what is guaranteed is stored whole, or is ErrTooLarge and leaves the old entry; it is never cut",
+		cause: "a length field that wraps, or a server that drops the old entry when it refuses the new one",
+		run: func(p *probe) {
+			h := p.open()
+			for _, n := range []int{guaranteedValueLen + 1, 1 << 20, 1<<20 + 1, 3 << 20} {
+				h.set("k", "old", time.Hour)
+				value := noise(n, uint64(n))
+				_, err := h.trySet(p.ctx, "k", []byte(value), time.Hour)
+				switch {
+				case err == nil:
+					for _, how := range readers {
+						if r := h.read(how, "k"); !h.spared(r) && string(r.value) != value {
+							p.failf("a value of %d bytes: %v | want it whole%s", n, r, firstDifference(r, value))
+						}
+					}
+				case errors.Is(err, l2cache.ErrTooLarge):
+					if limit := p.e.profile.MaxValueLen; limit >= n {
+						p.failf("Set of %d bytes = %v | want nil: MaxValueLen is %d", n, err, limit)
+					}
+					h.wantHit("k", "old")
+				default:
+					p.failf("Set of %d bytes = %v | want nil or ErrTooLarge", n, err)
+				}
+			}
+			h.delete("k")
+		},
+	},
+}

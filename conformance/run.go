@@ -1,0 +1,137 @@
+package conformance
+
+import (
+	"flag"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+// Run checks the backend that open opens, each case in a subtest that has its ID
+// for a name, so that -run picks cases: -run 'TestConformance/ttl/overwrite'.
+func Run(t *testing.T, open OpenFunc, o *Options) {
+	t.Helper()
+	e, err := newEngine(t.Context(), open, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases, background []Case
+	for _, c := range Cases() {
+		if !e.o.chosen(c.ID) {
+			continue
+		}
+		cases = append(cases, c)
+		if likely(t.Name()+"/"+c.ID) && !(e.o.InProcess && c.timed) {
+			background = append(background, c)
+		}
+	}
+	// Cases mostly wait. So they all run at once in the background, whatever
+	// -parallel says, and their subtests report on them in order.
+	e.start(background)
+	var results []Result
+	tree(t, cases, 0, func(t *testing.T, c Case) {
+		r := e.result(t, c)
+		results = append(results, r)
+		e.report(t, r)
+	})
+	report := newReport(e.backend, e.profile, results)
+	if e.o.Report != nil {
+		e.o.Report(report)
+	}
+	var b strings.Builder
+	report.WriteText(&b)
+	t.Log(strings.TrimSuffix(b.String(), "\n"))
+}
+
+// tree makes a subtest for each part of the IDs, and calls leaf in the innermost.
+func tree(t *testing.T, cases []Case, depth int, leaf func(*testing.T, Case)) {
+	for len(cases) > 0 {
+		first := strings.Split(cases[0].ID, "/")
+		n := 1
+		for n < len(cases) {
+			parts := strings.Split(cases[n].ID, "/")
+			if len(parts) <= depth || parts[depth] != first[depth] {
+				break
+			}
+			n++
+		}
+		branch := cases[:n]
+		cases = cases[n:]
+		t.Run(first[depth], func(t *testing.T) {
+			if len(first) == depth+1 {
+				leaf(t, branch[0])
+				branch = branch[1:]
+			}
+			tree(t, branch, depth+1, leaf)
+		})
+	}
+}
+
+// result waits for a case that runs in the background, or runs it here: in a
+// bubble if it is timed and the backend is in process.
+func (e *engine) result(t *testing.T, c Case) Result {
+	if p := e.pending(c.ID); p != nil {
+		<-p.done
+		return p.result
+	}
+	p := e.promise(c.ID)
+	defer close(p.done)
+	if p.result = e.before(c); p.result.Status != "" {
+		return p.result
+	}
+	if e.o.InProcess && c.timed {
+		synctest.Test(t, func(*testing.T) { p.result = e.attempts(c) })
+	} else {
+		p.result = e.attempts(c)
+	}
+	return p.result
+}
+
+// report makes a case's result that of its subtest.
+func (e *engine) report(t *testing.T, r Result) {
+	t.Helper()
+	text := r.ID + ": " + r.Law + " | " + r.Evidence
+	switch {
+	case r.Status == Pass && r.Evidence == "":
+	case r.Status == Pass, r.Status == NotApplicable:
+		t.Logf("%s: %s", r.Status, text)
+	case r.Level == Should && !e.o.Strict:
+		t.Logf("%s: %s", r.Status, text)
+	case r.Status == Fail, e.o.Strict && r.Status != Blocked:
+		t.Errorf("%s: %s", r.Status, text)
+	default:
+		t.Skipf("%s: %s", r.Status, text)
+	}
+}
+
+// likely reports whether the flags -test.run and -test.skip select a subtest, as
+// far as that can be told from outside: a case that is wrongly left out of the
+// background runs in its subtest instead.
+func likely(name string) bool {
+	value := func(flagName string) string {
+		if f := flag.Lookup(flagName); f != nil {
+			return f.Value.String()
+		}
+		return ""
+	}
+	skip := value("test.skip")
+	return selects(value("test.run"), name, true) && (skip == "" || !selects(skip, name, false))
+}
+
+// selects reports whether pattern, regular expressions between slashes, selects a
+// test of that name. For -skip the pattern must go no deeper than the name.
+func selects(pattern, name string, run bool) bool {
+	names := strings.Split(name, "/")
+	patterns := strings.Split(pattern, "/")
+	if !run && len(patterns) > len(names) {
+		return false
+	}
+	for i, p := range patterns[:min(len(patterns), len(names))] {
+		re, err := regexp.Compile(p)
+		if err != nil || !re.MatchString(names[i]) {
+			return err != nil
+		}
+	}
+	return true
+}

@@ -1,0 +1,170 @@
+package conformance
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// sleepUntil waits for t. In a bubble the clock jumps there.
+func sleepUntil(t time.Time) { time.Sleep(time.Until(t)) }
+
+// minAlive is the shortest TTL of which a case demands to have seen the entry
+// alive: a shorter one can end before the first read of a busy machine.
+const minAlive = 50 * time.Millisecond
+
+// A life is an entry whose end is being watched.
+type life struct {
+	p    *probe
+	set  span
+	ttl  time.Duration // as given to Set
+	over bool          // a miss was seen
+	seen time.Time     // latest instant at which the entry is proved to have been alive
+	end  bool          // a miss was seen when it had to be
+}
+
+// early is the instant until which the entry has to be there, late the one from
+// which it must not be.
+func (l *life) early() time.Time { return l.set.call.Add(l.ttl) }
+func (l *life) late() time.Time  { return l.set.done.Add(l.ttl + l.p.resolution()) }
+
+// observe judges one read of the entry.
+func (l *life) observe(r read) {
+	p := l.p
+	p.wellFormed(r)
+	switch {
+	case r.hit() && r.call.After(l.late()):
+		p.failf("%v at %v | want a miss from %v", r, p.at(r.call), p.at(l.late()))
+	case r.hit() && l.over:
+		p.failf("%v at %v after a miss | want it to stay gone", r, p.at(r.call))
+	case r.hit():
+		if r.done.Before(l.early()) {
+			l.seen = r.call
+		}
+		if r.op == "GetWithTTL" {
+			p.judgeTTL(r, l.set, l.ttl)
+		}
+	case r.done.Before(l.early()):
+		p.failf("%v at %v | want a hit until %v", r, p.at(r.done), p.at(l.early()))
+	default:
+		l.over = true
+		l.end = l.end || r.call.After(l.late())
+	}
+}
+
+// judgeTTL checks a remaining TTL of an entry that was set in span set with ttl.
+func (p *probe) judgeTTL(r read, set span, ttl time.Duration) {
+	stored := p.stored(ttl)
+	if stored == l2cache.NoExpiry || r.ttl == l2cache.NoExpiry {
+		if r.ttl != stored {
+			p.failf("%v | want TTL %s", r, ttlText(stored))
+		}
+		return
+	}
+	if r.ttl > stored {
+		p.failf("%v | want at most %v, what was set", r, stored)
+	}
+	res := p.resolution()
+	least := min(ttl, stored) - r.done.Sub(set.call) - res
+	most := stored - r.call.Sub(set.done) + res
+	if r.ttl < least || r.ttl > most && r.ttl > 1 {
+		p.failf("%v at %v, set at %v | want %v to %v", r, p.at(r.call), p.at(set.call), max(least, 1), most)
+	}
+}
+
+// schedule is when an entry is looked at: through its life, more often towards its
+// end, at the last instant at which it has to be there and the first at which it
+// must be gone.
+func (l *life) schedule() []time.Time {
+	var times []time.Time
+	for _, percent := range []time.Duration{10, 25, 50, 75, 90} {
+		times = append(times, l.set.call.Add(l.ttl/100*percent))
+	}
+	for _, before := range []time.Duration{20e6, 10e6, 7e6, 5e6, 4e6, 3e6, 2e6, 1e6, 500e3, 1} {
+		times = append(times, l.early().Add(-before))
+	}
+	for _, after := range []time.Duration{0, 500e3} {
+		times = append(times, l.early().Add(after))
+	}
+	times = slices.DeleteFunc(times, func(t time.Time) bool { return t.Before(l.set.done) })
+	slices.SortFunc(times, time.Time.Compare)
+	return append(times, l.late().Add(1))
+}
+
+// follow watches an entry of h that was set in span set with ttl to its end, with
+// the given ways of reading in turn.
+func (h *handle) follow(key string, set span, ttl time.Duration, ways ...reader) {
+	l := &life{p: h.p, set: set, ttl: ttl}
+	for _, t := range l.schedule() {
+		if t.Before(time.Now()) && t.Before(l.late()) {
+			continue // too late for this one; the next is soon
+		}
+		sleepUntil(t)
+		for _, how := range ways {
+			l.observe(how(h, h.p.ctx, key))
+		}
+	}
+	// One that was to be alive for long must have been seen alive in the last
+	// part of its life, or nothing is known about its end.
+	if ttl >= minAlive && l.seen.Before(set.call.Add(ttl*6/10)) {
+		h.p.again("no read fell into the last part of the life of an entry of %v", ttl)
+	}
+	if !l.end {
+		h.p.again("no read fell behind the end of an entry of %v", ttl)
+	}
+}
+
+// longer is ttl, doubled for each earlier attempt that was inconclusive.
+func (p *probe) longer(ttl time.Duration) time.Duration {
+	return min(ttl<<p.attempt, max(ttl, 8*time.Second))
+}
+
+// spansTTL sets key to its TTL's own text for ttl, and follows it.
+func (p *probe) spansTTL(ttl time.Duration) {
+	h := p.open()
+	set := h.set("k", ttl.String(), ttl)
+	h.follow("k", set, ttl, readers...)
+}
+
+// livesNow sets an entry with a TTL too long to wait for: it must be there, with
+// that TTL, at once and a while later.
+func (p *probe) livesNow(ttl time.Duration) {
+	h := p.open()
+	set := h.set("k", "v", ttl)
+	for _, pause := range []time.Duration{0, 20 * time.Millisecond, 1100 * time.Millisecond} {
+		time.Sleep(pause)
+		h.wantHit("k", "v")
+		p.judgeTTL(h.entry("k"), set, ttl)
+	}
+}
+
+// gone waits until an entry of that span and ttl must have ended.
+func (p *probe) gone(set span, ttl time.Duration) {
+	sleepUntil(set.done.Add(ttl + p.resolution() + 1))
+}
+
+// A lateness measures how late the process's timers are meanwhile, so that a
+// busy machine is not taken for a slow backend.
+type lateness struct{ fired chan time.Duration }
+
+// control starts a timer for t beside what is being measured.
+func control(ctx context.Context, t time.Time) lateness {
+	l := lateness{make(chan time.Duration, 1)}
+	go func() {
+		timer := time.NewTimer(time.Until(t))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		l.fired <- time.Since(t)
+	}()
+	return l
+}
+
+// overdue is how much later than t now is, beyond the control timer's lateness.
+func (l lateness) overdue(t, now time.Time) time.Duration {
+	return now.Sub(t) - max(<-l.fired, 0)
+}
