@@ -35,7 +35,7 @@ const natsPackage = "github.com/nats-io/nats-server/v2"
 // what tools.mod has moved on from.
 func findNATS() (string, error) {
 	if path := os.Getenv("L2CACHE_NATS_SERVER"); path != "" {
-		return path, nil
+		return filepath.Abs(path) // the server runs in a folder of its own
 	}
 	root, err := toolsRoot()
 	if err != nil {

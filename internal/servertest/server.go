@@ -13,6 +13,7 @@
 // Arguments after t go to the server's command line, in its own words:
 //
 //	servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+//	servertest.Redis(t, "--unixsocket", "redis.sock") // in srv.Dir
 //
 // A server starts in milliseconds, but a package with many tests may share
 // one: see [Shared]. On Linux no server outlives the test process, however
