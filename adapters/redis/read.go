@@ -69,100 +69,95 @@ func (c *Cache) runGets(reads []*read) {
 	cmds := c.exec(func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
-			cmds[i] = redis.NewStringCmd(context.Background(), "get", r.key)
+			cmds[i] = once{redis.NewStringCmd(context.Background(), "get", r.key)}
 		}
 		return cmds
 	})
 	for i, r := range reads {
-		r.entry.Value, r.err = cmds[i].(*redis.StringCmd).Bytes()
+		r.entry.Value, r.err = cmds[i].(once).Cmder.(*redis.StringCmd).Bytes()
 	}
 	c.measure(reads)
 }
 
-// runPairs does reads as GETs and PTTLs in a transaction. It is not go-redis's
-// TxPipeline, which leaves the other replies on the connection if MULTI is refused.
+// runPairs does reads as GETs and PTTLs in a transaction: MULTI, GET, PTTL, GET,
+// PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the other
+// replies on the connection when MULTI is refused.
 func (c *Cache) runPairs(reads []*read) {
+	var replies *pairs
 	cmds := c.exec(func() []redis.Cmder {
-		ctx := context.Background()
+		replies = newPairs(reads, 1+2*len(reads))
 		cmds := make([]redis.Cmder, 0, 2*len(reads)+2)
-		cmds = append(cmds, redis.NewStatusCmd(ctx, "multi"))
+		cmds = append(cmds, raw(replies, "multi"))
 		for _, r := range reads {
-			cmds = append(cmds, redis.NewStatusCmd(ctx, "get", r.key), redis.NewStatusCmd(ctx, "pttl", r.key))
+			var key any = r.key
+			cmds = append(cmds, raw(replies, "get", key), raw(replies, "pttl", key))
 		}
-		return append(cmds, redis.NewRawCmd(ctx, "exec"))
+		return append(cmds, raw(replies, "exec"))
 	})
-	queued := cmds[1 : len(cmds)-1]
-	raw, err := cmds[len(cmds)-1].(*redis.RawCmd).Result()
-	switch {
-	case err != nil:
-		fail(reads, err)
-	case isError(raw):
-		c.rescue(reads, queued)
-	default:
-		decodePairs(raw, reads)
-		c.measure(reads)
+	if err := cmds[len(cmds)-1].Err(); err != nil {
+		for _, r := range reads {
+			r.err = err
+		}
+		return
 	}
+	if replies.refused != nil {
+		c.rescue(reads)
+	}
+	c.measure(reads)
 }
 
-// rescue deals with a transaction that the server refused to run. It does if it
-// refused to queue a command, be it for one of the keys or, when it is out of
-// memory, for all. What it did not refuse for the key's own sake is read by script.
-func (c *Cache) rescue(reads []*read, queued []redis.Cmder) {
+func raw(replies *pairs, args ...any) redis.Cmder {
+	return redis.NewRawWriteToCmd(context.Background(), replies, args...)
+}
+
+// rescue deals with a transaction that the server has refused. It does if it refuses
+// any of the commands, be it for one of the keys or, when it is out of memory, for
+// all. The reads that it does not refuse for the key's own sake are done by script.
+func (c *Cache) rescue(reads []*read) {
 	var again []*read
-	for i, r := range reads {
-		for _, cmd := range queued[2*i : 2*i+2] {
-			if err := cmd.Err(); err != nil && !redis.IsOOMError(err) {
-				r.err = err
-			}
-		}
-		if r.err == nil {
+	for _, r := range reads {
+		if r.err == nil || redis.IsOOMError(r.err) {
 			again = append(again, r)
 		}
 	}
-	again = c.runScripts("evalsha", pairScript.Hash(), again)
-	c.runScripts("eval", pairSource, again)
+	again = c.runScripts(again, "evalsha", pairScript.Hash())
+	c.runScripts(again, "eval", pairSource)
 }
 
-// pairSource reads value and PTTL of a key. An error is returned, and not raised,
-// because Redis before 7 wraps what is raised.
+// pairSource reads value and PTTL of a key. An error is returned, not raised, for
+// Redis before 7 rewrites what is raised.
 const pairSource = `local v = redis.pcall('get', KEYS[1])
-if type(v) == 'table' and v.err then return v end
+if type(v) == 'table' then return v end
 return {v, redis.call('pttl', KEYS[1])}`
 
 var pairScript = redis.NewScript(pairSource)
 
-// runScripts does reads by the pair script, and returns those for which the server
-// says that it does not know it.
-func (c *Cache) runScripts(command, script string, reads []*read) (unknown []*read) {
+// runScripts does each of reads by the script, and returns those for which the
+// server does not have it.
+func (c *Cache) runScripts(reads []*read, command, script string) (missing []*read) {
 	if len(reads) == 0 {
 		return nil
 	}
+	replies := make([]*pairs, len(reads))
 	cmds := c.exec(func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
-			cmds[i] = redis.NewRawCmd(context.Background(), command, script, 1, r.key)
+			replies[i] = newPairs(reads[i:i+1], 0)
+			cmds[i] = raw(replies[i], command, script, 1, r.key)
 		}
 		return cmds
 	})
 	for i, r := range reads {
-		raw, err := cmds[i].(*redis.RawCmd).Result()
-		if err != nil {
+		switch err := cmds[i].Err(); {
+		case err != nil:
 			r.err = err
-			continue
-		}
-		decodePairs(raw, reads[i:i+1])
-		if redis.HasErrorPrefix(r.err, "NOSCRIPT ") {
-			r.err = nil
-			unknown = append(unknown, r)
+		case redis.HasErrorPrefix(replies[i].refused, "NOSCRIPT "):
+			missing = append(missing, r)
+		case replies[i].refused != nil:
+			r.err = replies[i].refused
 		}
 	}
-	return unknown
-}
-
-func fail(reads []*read, err error) {
-	for _, r := range reads {
-		r.err = err
-	}
+	return missing
 }
 
 // errUnsent marks a command that go-redis has not come to.
@@ -196,8 +191,7 @@ func (c *Cache) execOnce(ctx context.Context, cmds []redis.Cmder) error {
 		cmd.SetErr(errUnsent)
 	}
 	pipe := c.client.Pipeline()
-	pipe.BatchProcess(ctx, once{cmds[0]})
-	pipe.BatchProcess(ctx, cmds[1:]...)
+	pipe.BatchProcess(ctx, cmds...)
 	_, err := pipe.Exec(ctx)
 	for _, cmd := range cmds {
 		if cmd.Err() == errUnsent {

@@ -2,7 +2,8 @@ package redis
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
+	"io"
 	"strconv"
 	"time"
 
@@ -11,11 +12,19 @@ import (
 	"github.com/l2cache/l2cache"
 )
 
-// The replies with pairs are decoded here, out of go-redis's RawCmd. Its own reader
-// of arrays stops at some of the errors that can stand in one and leaves the rest
-// on the connection, and it makes a string of each value and an any of each number.
+// Replies with values and PTTLs are decoded here, as go-redis's RawWriteToCmd
+// streams them: a value goes from the connection's buffer into a slice of its own.
+// go-redis's reader of arrays makes an any of each element, and it stops at some of
+// the errors that can be one and leaves the rest on the connection.
 
-// A serverError is an error reply inside another reply, in the server's words.
+// A reply is one of the Redis serialization protocol, version 2 or 3, or the head
+// of an array.
+type reply struct {
+	kind byte   // its first byte; '_' for version 2's nil, too
+	text []byte // the rest of its first line; the content of a bulk string
+}
+
+// A serverError is an error reply, in the server's words.
 type serverError string
 
 var _ redis.Error = serverError("")
@@ -23,35 +32,139 @@ var _ redis.Error = serverError("")
 func (e serverError) Error() string { return string(e) }
 func (serverError) RedisError()     {}
 
-// decodePairs takes the entries of reads, or their errors, from a reply that is an
-// array with value and PTTL of each, or an error.
-func decodePairs(raw []byte, reads []*read) {
-	first, rest, err := cut(raw)
-	if err == nil {
-		err = first.err()
+var errReply = errors.New("redis: unexpected reply")
+
+func (r reply) err() error {
+	switch r.kind {
+	case '-':
+		return serverError(r.text)
+	case '_':
+		return redis.Nil
 	}
-	if err == nil && (first.kind != '*' || string(first.text) != strconv.Itoa(2*len(reads))) {
-		err = fmt.Errorf("redis: unexpected reply %.100q", raw)
-	}
-	if err != nil {
-		fail(reads, err)
-		return
-	}
-	for i, r := range reads {
-		var value, pttl reply
-		if value, rest, err = cut(rest); err == nil {
-			pttl, rest, err = cut(rest)
+	return nil
+}
+
+// pairs decodes what a server answers to reads: ahead statuses, then an array with
+// value and PTTL of each read, or an error.
+type pairs struct {
+	reads []*read
+	ahead int // 1 + 2*len(reads) in a transaction: to MULTI, and of what is queued; 0 for a script
+
+	refused error // there was an error instead of the array
+
+	n     int   // of replies so far; the array's head is one, and so is each element
+	value reply // the last one, if its PTTL is to come
+
+	line    []byte   // what has come of a reply's first line
+	bulk    []byte   // the bulk string that is coming, with its CR LF
+	missing int      // how many bytes of bulk are still to come
+	short   [64]byte // for line
+}
+
+func newPairs(reads []*read, ahead int) *pairs {
+	p := &pairs{reads: reads, ahead: ahead}
+	p.line = p.short[:0]
+	return p
+}
+
+// Write takes the next bytes of the replies, wherever they are cut. After an error
+// go-redis closes the connection.
+func (p *pairs) Write(b []byte) (int, error) {
+	size := len(b)
+	for len(b) > 0 {
+		var err error
+		if p.missing > 0 {
+			n := copy(p.bulk[len(p.bulk)-p.missing:], b)
+			b = b[n:]
+			err = p.received(n)
+		} else {
+			part, rest, whole := bytes.Cut(b, []byte{'\n'})
+			b = rest
+			p.line = append(p.line, part...)
+			if whole {
+				err = p.first(bytes.TrimSuffix(p.line, []byte{'\r'}))
+				p.line = p.line[:0]
+			}
 		}
 		if err != nil {
-			fail(reads[i:], err)
-			return
-		}
-		r.entry, r.err = pair(value, pttl)
-		if len(reads) > 1 && r.err == nil {
-			// raw is shared; a value alone in it may keep it.
-			r.entry.Value = append([]byte{}, r.entry.Value...)
+			return 0, err
 		}
 	}
+	return size, nil
+}
+
+// ReadFrom is Write for a bulk string, without a buffer in between.
+func (p *pairs) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.ReadFull(r, p.bulk[len(p.bulk)-p.missing:])
+	if err == nil {
+		err = p.received(n)
+	}
+	if l, ok := r.(*io.LimitedReader); err != nil || ok && l.N == 0 {
+		return int64(n), err
+	}
+	rest, err := io.Copy(struct{ io.Writer }{p}, r)
+	return int64(n) + rest, err
+}
+
+// received counts n bytes of the bulk string.
+func (p *pairs) received(n int) error {
+	if p.missing -= n; n == 0 || p.missing > 0 {
+		return nil
+	}
+	size := len(p.bulk) - len("\r\n")
+	r := reply{'$', p.bulk[:size:size]}
+	p.bulk = nil
+	return p.take(r)
+}
+
+// first takes the first line of a reply.
+func (p *pairs) first(line []byte) error {
+	if len(line) == 0 {
+		return errReply
+	}
+	if line[0] != '$' {
+		return p.take(reply{line[0], line[1:]})
+	}
+	n, err := strconv.Atoi(string(line[1:]))
+	switch {
+	case n == -1:
+		return p.take(reply{kind: '_'})
+	case err != nil || n < 0:
+		return errReply
+	}
+	p.missing = n + len("\r\n")
+	p.bulk = make([]byte, p.missing)
+	return nil
+}
+
+// take takes a reply, whose text is the callee's only if it is a bulk string.
+func (p *pairs) take(r reply) error {
+	i := p.n - p.ahead // 0 is the array's head
+	p.n++
+	switch {
+	case i < 0:
+		// After MULTI's come two to each read.
+		if j := p.n - 2; j >= 0 && r.kind == '-' {
+			p.reads[j/2].err = serverError(r.text)
+		}
+	case i == 0 && r.kind == '-':
+		p.refused = serverError(r.text)
+	case i == 0:
+		if r.kind != '*' || string(r.text) != strconv.Itoa(2*len(p.reads)) {
+			return errReply
+		}
+	case i > 2*len(p.reads):
+		return errReply
+	case i%2 == 1:
+		p.value = reply{r.kind, r.text}
+		if r.kind != '$' {
+			p.value.text = bytes.Clone(r.text) // of the line
+		}
+	default:
+		read := p.reads[i/2-1]
+		read.entry, read.err = pair(p.value, r)
+	}
+	return nil
 }
 
 // pair makes an Entry of the replies to GET and PTTL.
@@ -65,56 +178,13 @@ func pair(value, pttl reply) (l2cache.Entry, error) {
 	ms, err := strconv.ParseInt(string(pttl.text), 10, 64)
 	switch {
 	case value.kind != '$' || pttl.kind != ':' || err != nil:
-		return l2cache.Entry{}, fmt.Errorf("redis: unexpected replies %c to GET and %c to PTTL", value.kind, pttl.kind)
-	case ms == -2: // expired between the two
+		return l2cache.Entry{}, errReply
+	case ms == -2: // gone between the two, which no server does
 		return l2cache.Entry{}, redis.Nil
 	case ms == -1:
 		return l2cache.Entry{Value: value.text, TTL: l2cache.NoExpiry}, nil
 	}
-	// Another writer's TTL may be longer than a Duration can be.
+	// Another program's TTL may be longer than a Duration can be.
 	ttl := time.Duration(min(max(ms, 0), l2cache.MaxTTL.Milliseconds())) * time.Millisecond
 	return l2cache.Entry{Value: value.text, TTL: l2cache.RoundRemaining(ttl, resolution)}, nil
-}
-
-// A reply is one reply of the Redis serialization protocol, version 2 or 3, or the
-// head of an array.
-type reply struct {
-	kind byte   // its first byte; '_' for version 2's nil, too
-	text []byte // the rest of its first line; the content of a bulk string
-}
-
-func isError(raw []byte) bool { return len(raw) > 0 && raw[0] == '-' }
-
-func (r reply) err() error {
-	switch r.kind {
-	case '-':
-		return serverError(r.text)
-	case '_':
-		return redis.Nil
-	}
-	return nil
-}
-
-var crlf = []byte("\r\n")
-
-// cut takes the first reply off raw. Its text is a part of raw, without room to
-// grow into the rest.
-func cut(raw []byte) (r reply, rest []byte, err error) {
-	line, rest, ok := bytes.Cut(raw, crlf)
-	if !ok || len(line) == 0 {
-		return reply{}, nil, fmt.Errorf("redis: malformed reply %.100q", raw)
-	}
-	r = reply{kind: line[0], text: line[1:]}
-	if r.kind != '$' {
-		return r, rest, nil
-	}
-	n, err := strconv.Atoi(string(r.text))
-	switch {
-	case n == -1:
-		return reply{kind: '_'}, rest, nil
-	case err != nil || n < 0 || len(rest) < n+len(crlf):
-		return reply{}, nil, fmt.Errorf("redis: malformed reply %.100q", raw)
-	}
-	r.text = rest[:n:n]
-	return r, rest[n+len(crlf):], nil
 }
