@@ -17,7 +17,7 @@ var keyCases = []Case{
 		ID:    "keys/empty",
 		Law:   "the empty key is ErrInvalidKey on every operation",
 		cause: "an operation without a check, or a prefix that makes a key of nothing",
-		run:   func(p *probe) { p.refusesKey("") },
+		run:   func(p *probe) { p.open().refusesKey("") },
 	},
 	{
 		ID:    "keys/too-long",
@@ -28,8 +28,8 @@ var keyCases = []Case{
 			h := p.open()
 			long := strings.Repeat("k", n)
 			h.set(long, "of the longest key", time.Hour)
-			p.refusesKey(long + "k")
-			p.refusesKey(strings.Repeat("k", 10*n))
+			h.refusesKey(long + "k")
+			h.refusesKey(strings.Repeat("k", 10*n))
 			h.wantHit(long, "of the longest key")
 		},
 	},
@@ -181,11 +181,10 @@ var keyCases = []Case{
 }
 
 // refusesKey wants ErrInvalidKey from each operation on key.
-func (p *probe) refusesKey(key string) {
-	h := p.open()
+func (h *handle) refusesKey(key string) {
 	for _, op := range operations {
 		if op.keyed {
-			p.wantError(op, h.try(p.ctx, op, key), l2cache.ErrInvalidKey)
+			h.p.wantError(op, h.try(h.p.ctx, op, key), l2cache.ErrInvalidKey)
 		}
 	}
 }
