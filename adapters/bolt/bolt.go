@@ -62,7 +62,7 @@
 //
 // # Limits
 //
-// Keys have up to 1,024 bytes, values up to 64 MiB.
+// Keys have up to 1,024 bytes, values up to 16 MiB.
 //
 // # Options of the URL
 //

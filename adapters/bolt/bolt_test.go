@@ -80,7 +80,7 @@ func randomBytes(seed uint64, n int) []byte {
 
 func TestValueSizes(t *testing.T) {
 	c := open(t, tempFile(t), "")
-	const limit = 64 << 20
+	const limit = 16 << 20
 	sizes := []int{
 		0, 1, 100, 15_999, 16_000, 16_001, 31_999, 32_000, 32_001, 48_000, 1_000_000,
 		15_000, 320_001, 0, limit, 16_000, limit - 1, 32_001, // over each other, larger and smaller

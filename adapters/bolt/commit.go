@@ -106,7 +106,7 @@ func kind(err error) error {
 		errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return l2cache.ErrFull
 	case errors.Is(err, l2cache.ErrCorrupt),
-		errors.Is(err, berrors.ErrIncompatibleValue): // a bucket under a key of ours
+		errors.Is(err, berrors.ErrIncompatibleValue): // a bucket where a chunk should be
 		return l2cache.ErrCorrupt
 	}
 	return nil

@@ -3,12 +3,14 @@ package bolt
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
 	"slices"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/envelope"
@@ -49,7 +51,8 @@ const (
 	// 256 for a value of 1 MiB are not. Readers take chunks of any length.
 	chunkLen = 16_000
 
-	maxValueLen = 64 << 20
+	// maxValueLen is what one commit takes, at about 0.1 s per Set.
+	maxValueLen = 16 << 20
 )
 
 var (
@@ -118,7 +121,14 @@ func (r record) put(b *bbolt.Bucket) error {
 			return err
 		}
 	}
-	return b.Put(k, r.row)
+	err := b.Put(k, r.row)
+	if errors.Is(err, berrors.ErrIncompatibleValue) { // a bucket, which is not ours
+		if err := b.DeleteBucket(k); err != nil {
+			return err
+		}
+		err = b.Put(k, r.row)
+	}
+	return err
 }
 
 // remove deletes key's rows, and reports whether there were any.
@@ -130,7 +140,11 @@ func remove(b *bbolt.Bucket, key string) (bool, error) {
 			return false, err
 		}
 	}
-	return row != nil, b.Delete(k)
+	err := b.Delete(k)
+	if errors.Is(err, berrors.ErrIncompatibleValue) {
+		return true, b.DeleteBucket(k)
+	}
+	return row != nil, err
 }
 
 // mayHaveChunks is false if row is nil, or certainly holds its value itself. A
