@@ -52,7 +52,9 @@ func (p *prefixed) Close() error                   { return p.b.Close() }
 
 func (p *prefixed) Profile() Profile {
 	profile := ProfileOf(p.b)
-	profile.MaxKeyLen = max(profile.MaxKeyLen-len(p.prefix), 0)
+	if profile.MaxKeyLen -= len(p.prefix); profile.MaxKeyLen <= 0 {
+		profile.MaxKeyLen = -1 // zero would be the default
+	}
 	return profile
 }
 

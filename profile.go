@@ -16,6 +16,7 @@ type Profile struct {
 	MaxTTL time.Duration
 
 	// MaxKeyLen is the longest key in bytes; the package's MaxKeyLen by default.
+	// It is negative behind a prefix that leaves no room for a key.
 	MaxKeyLen int
 
 	// MaxValueLen is the longest value in bytes, at least 1,000,000. Zero: the
