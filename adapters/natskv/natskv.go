@@ -1,0 +1,493 @@
+// Package natskv keeps entries in a NATS KV bucket, on nats-server 2.11 or later.
+//
+// # Mapping
+//
+// A key is a subject of the bucket's stream, in a form that other KV clients can
+// list and watch: "user:42:profile" is the KV key "user=3A.42=3A.profile". The
+// value has an envelope in front (package envelope of this module), which holds the
+// deadline.
+//
+//	Get, GetWithTTL  $JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>; where the bucket has
+//	                 replicas, $JS.API.STREAM.MSG.GET.KV_<bucket>, which the leader answers
+//	Set              publish to $KV.<bucket>.<key>, header Nats-TTL
+//	Delete           publish to $KV.<bucket>.<key>, headers KV-Operation: PURGE, Nats-Rollup: sub,
+//	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket>
+//	Ping             $JS.API.STREAM.INFO.KV_<bucket>
+//
+// Each is one round trip. The first operation, and the first after a reconnect, also
+// asks for the stream's settings, and creates the bucket if it is missing. A bucket
+// whose settings break the contract is refused, with an error that names the setting.
+// The bucket should not be mirrored with MirrorDirect on: mirrors would answer reads
+// too, and they lag.
+//
+// # Time
+//
+// The envelope's deadline decides, by the clock of the writer when it is written and
+// by that of the reader when it is read: what the reader's clock is ahead, an entry
+// ends early for it, and what it is behind, late. A reported TTL is never more than
+// the TTL that was set. The server's clock only decides when space is reclaimed: one
+// to two seconds after the deadline. Unless that clock is set forward by more than a
+// second, or differs by that much between replicas, it removes nothing early.
+//
+// A bucket with a MaxAge keeps no entry longer: the profile's MaxTTL is one second
+// less than MaxAge, or half of MaxAge if that is under two seconds.
+//
+// # Limits
+//
+// A value has at most max_payload (or the stream's MaxMsgSize) less 256 bytes:
+// 1,048,320 with the server's default. A server that does not take 1,000,256 is
+// refused. When the bucket or the server is full, Set is ErrFull and Delete works.
+//
+// Set copies the value. What Get returns is the caller's, and is not copied.
+//
+// # Failures
+//
+// Nothing is sent twice. A call that is under way when the connection breaks is
+// ErrUnavailable at once, and so is every call until the client has reconnected,
+// which it tries 4 to 20 times in a second, for ever. With file storage, entries
+// survive a restart of the server; with memory storage the bucket itself does not,
+// and is created again. That the client lacks a permission shows as a timeout: the
+// server does not answer.
+//
+// # Opening
+//
+// The URL is nats://[user[:password]@]host[:4222][,host…]/bucket, or nats+tls://.
+// Its options, besides those that every backend has:
+//
+//	max_age=24h      MaxAge of the bucket (see Options); none by default
+//	replicas=3       replicas of the bucket, if it has to be created; 1 by default
+//	storage=memory   where the bucket is, if it has to be created; file by default
+//
+// with TLS also tls_ca, tls_cert, tls_key and tls_server_name. A backend that is
+// opened by URL may turn on AllowMsgTTL in a bucket that exists, and takes its MaxAge
+// as it is, unless lazy=true.
+//
+// For [New] see there.
+package natskv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/envelope"
+)
+
+const (
+	name       = "nats" // in errors, and what Name returns
+	resolution = time.Millisecond
+)
+
+// Cache is a bucket.
+type Cache struct {
+	stream    jetstream.StreamConfig // to create it with
+	subject   string                 // "$KV.<bucket>.", before a key
+	repair    bool                   // the bucket's settings may be changed
+	opTimeout time.Duration
+	dial      dialFunc // nil if the caller brought the connection
+	profile   l2cache.Profile
+
+	bucket  atomic.Pointer[bucket] // nil until it has been checked
+	closed  atomic.Bool
+	closing chan struct{} // closed by Close
+	close   sync.Once
+
+	gate      chan struct{} // has room for the one who connects and checks, or has closed
+	requester *requester    // guarded by gate; nil until there is a connection
+	hangUp    func()        // guarded by gate; closes the connection that dial made
+}
+
+var (
+	_ l2cache.L2CacheBackend = (*Cache)(nil)
+	_ l2cache.Profiler       = (*Cache)(nil)
+)
+
+// Options are what New can be told. The zero value of each field is the default.
+type Options struct {
+	// OpTimeout bounds every operation; l2cache.DefaultOpTimeout by default.
+	OpTimeout time.Duration
+
+	// MaxAge is the bucket's, if it has one. A bucket that has to be created gets it,
+	// and one whose MaxAge is shorter is refused. The profile's MaxTTL follows from it.
+	MaxAge time.Duration
+
+	// Replicas is for a bucket that has to be created; 1 by default.
+	Replicas int
+
+	// Storage is for a bucket that has to be created; jetstream.FileStorage by default.
+	Storage jetstream.StorageType
+}
+
+// New returns a backend that keeps its entries in bucket, over a connection of the
+// caller, which Close leaves open. It does no I/O: the first operation checks the
+// bucket, and creates it if it is missing.
+//
+// The connection must have been made with nats.ReconnectBufSize(-1): what a client
+// buffers while it is disconnected it sends later, long after the call has failed.
+// New refuses another one, unless it never reconnects. nats.MaxReconnects(-1) is
+// advisable: after 60 attempts, the default, the connection is closed for good.
+// A writer that the server does not read from holds the connection's lock for up to
+// nats.FlusherTimeout, a minute by default. No call waits for it, but a goroutine of
+// the backend outlives Close by that much.
+//
+// The profile is what is known without asking the server: it declares neither a
+// largest value nor durability.
+func New(nc *nats.Conn, bucket string, o *Options) (*Cache, error) {
+	if nc == nil {
+		return nil, errors.New("natskv: the connection is nil")
+	}
+	if nc.Opts.AllowReconnect && nc.Opts.ReconnectBufSize >= 0 {
+		return nil, fmt.Errorf("natskv: the connection's ReconnectBufSize is %d, want -1: a write that has failed would be sent after a reconnect",
+			nc.Opts.ReconnectBufSize)
+	}
+	c, err := newCache(bucket, o)
+	if err != nil {
+		return nil, fmt.Errorf("natskv: %w", err)
+	}
+	c.requester = newRequester(nc, c.closing, c.forget)
+	return c, nil
+}
+
+func newCache(bucket string, o *Options) (*Cache, error) {
+	if o == nil {
+		o = new(Options)
+	}
+	if !isBucket(bucket) {
+		return nil, errors.New("bucket: the name must have 1 to 200 letters, digits, '-' and '_'")
+	}
+	if o.OpTimeout < 0 || o.MaxAge < 0 || o.Replicas < 0 {
+		return nil, errors.New("options: OpTimeout, MaxAge and Replicas must not be negative")
+	}
+	c := &Cache{
+		subject:   "$KV." + bucket + ".",
+		opTimeout: o.OpTimeout,
+		closing:   make(chan struct{}),
+		gate:      make(chan struct{}, 1),
+		profile:   l2cache.Profile{MaxTTL: bucketTTL(o.MaxAge)},
+	}
+	if c.opTimeout == 0 {
+		c.opTimeout = l2cache.DefaultOpTimeout
+	}
+	c.stream = jetstream.StreamConfig{
+		Name:              streamOf(bucket),
+		Subjects:          []string{c.subject + ">"},
+		MaxMsgsPerSubject: 1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		MaxAge:            o.MaxAge,
+		Storage:           o.Storage,
+		Replicas:          max(o.Replicas, 1),
+		Discard:           jetstream.DiscardNew,
+		DenyDelete:        true,
+		AllowRollup:       true,
+		AllowDirect:       o.Replicas <= 1,
+		AllowMsgTTL:       true,
+	}
+	return c, nil
+}
+
+// isBucket: the server's limit on the name of a stream is 255, and the name is in a
+// request's subject twice.
+func isBucket(s string) bool {
+	for i := range len(s) {
+		if !isPlain(s[i]) || s[i] == '/' {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 200
+}
+
+// Name returns "nats".
+func (c *Cache) Name() string { return name }
+
+// Profile says what is known of the bucket. The MaxTTL is less than the bucket's
+// MaxAge: see the package documentation.
+func (c *Cache) Profile() l2cache.Profile { return c.profile }
+
+// Get returns the value.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
+	e, err := c.GetWithTTL(ctx, key)
+	return e.Value, err
+}
+
+// GetWithTTL returns the value, and what is left until the deadline in its envelope.
+func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
+	if err := l2cache.Preflight(ctx, name, "get", key, c.closed.Load()); err != nil {
+		return l2cache.Entry{}, err
+	}
+	stored, err := c.read(ctx, key)
+	if err == l2cache.ErrNotFound {
+		return l2cache.Entry{}, err
+	}
+	if err != nil {
+		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
+	}
+	h, value, err := envelope.Decode(stored)
+	if err != nil {
+		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
+	}
+	left, live := h.Remaining(time.Now(), resolution)
+	if !live {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	return l2cache.Entry{Value: value, TTL: left}, nil
+}
+
+// Set stores the value in an envelope.
+func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := l2cache.Preflight(ctx, name, "set", key, c.closed.Load()); err != nil {
+		return err
+	}
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err != nil {
+		return c.fail(ctx, "set", key, err)
+	}
+	limit := time.Now().Add(c.opTimeout)
+	b, err := c.checked(ctx, limit)
+	if err != nil {
+		return c.fail(ctx, "set", key, err)
+	}
+	if len(value) > b.maxValue {
+		return c.fail(ctx, "set", key, fmt.Errorf("%w: %d bytes, the server takes %d", l2cache.ErrTooLarge, len(value), b.maxValue))
+	}
+	ttl = min(ttl, c.profile.MaxTTL)
+	data := make([]byte, 0, envelope.Overhead+len(value))
+	data = envelope.NewHeader(time.Now(), ttl).Append(data)
+	data = append(data, value...)
+	return c.fail(ctx, "set", key, c.publish(ctx, limit, b, key, messageTTL(ttl), data))
+}
+
+// deleteHeader makes a message the marker of a deletion, as kv.Purge with a
+// PurgeTTL of a second does. The server removes a marker after that time.
+var deleteHeader = nats.Header{
+	"KV-Operation":         {"PURGE"},
+	jetstream.MsgRollup:    {jetstream.MsgRollupSubject},
+	jetstream.MsgTTLHeader: {"1s"},
+}
+
+// Delete replaces the entry by a marker that removes itself.
+func (c *Cache) Delete(ctx context.Context, key string) error {
+	if err := l2cache.Preflight(ctx, name, "delete", key, c.closed.Load()); err != nil {
+		return err
+	}
+	limit := time.Now().Add(c.opTimeout)
+	b, err := c.checked(ctx, limit)
+	if err != nil {
+		return c.fail(ctx, "delete", key, err)
+	}
+	err = c.publish(ctx, limit, b, key, deleteHeader, nil)
+	if kind(err) == l2cache.ErrFull {
+		err = c.purge(ctx, limit, b, key)
+	}
+	return c.fail(ctx, "delete", key, err)
+}
+
+// Ping checks the bucket, as the first operation does.
+func (c *Cache) Ping(ctx context.Context) error {
+	if err := l2cache.PreflightNoKey(ctx, name, "ping", c.closed.Load()); err != nil {
+		return err
+	}
+	_, err := c.check(ctx, time.Now().Add(c.opTimeout), c.bucket.Load())
+	return c.fail(ctx, "ping", "", err)
+}
+
+// Close ends the calls under way, and the connection unless it is the caller's.
+func (c *Cache) Close() error {
+	c.close.Do(func() {
+		c.closed.Store(true)
+		close(c.closing)
+		c.gate <- struct{}{} // for ever
+		if c.hangUp != nil {
+			c.hangUp()
+		}
+		if c.requester == nil {
+			return
+		}
+		select {
+		case <-c.requester.stopped:
+		case <-time.After(c.opTimeout): // it waits for the lock of the caller's connection
+		}
+	})
+	return nil
+}
+
+// fail returns err as the error of an operation, or nil.
+func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if isGone(err) {
+		c.forget()
+	}
+	return l2cache.NewError(ctx, name, op, key, kind(err), err)
+}
+
+// read returns what is stored under key, or ErrNotFound.
+func (c *Cache) read(ctx context.Context, key string) ([]byte, error) {
+	limit := time.Now().Add(c.opTimeout)
+	b, err := c.checked(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	if !b.direct {
+		return c.readFromLeader(ctx, limit, b, key)
+	}
+	var buf [256]byte
+	subject := append(buf[:0], apiDirectGet...)
+	subject = append(subject, c.stream.Name...)
+	subject = append(subject, '.')
+	subject = append(subject, c.subject...)
+	m, err := b.do(ctx, limit, request{subject: string(appendKey(subject, key))})
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Data) == 0 && m.Header.Get("Status") == "404" {
+		return nil, l2cache.ErrNotFound
+	}
+	if err := statusError(m); err != nil {
+		return nil, err
+	}
+	return body(m.Header, m.Data)
+}
+
+func (c *Cache) readFromLeader(ctx context.Context, limit time.Time, b *bucket, key string) ([]byte, error) {
+	args := struct {
+		Subject string `json:"last_by_subj"`
+	}{c.subjectOf(key)}
+	var answer struct {
+		Message struct {
+			Header []byte `json:"hdrs"`
+			Data   []byte `json:"data"`
+		} `json:"message"`
+	}
+	err := b.ask(ctx, limit, apiMessageGet+c.stream.Name, args, &answer)
+	if isCode(err, jetstream.JSErrCodeMessageNotFound) {
+		return nil, l2cache.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	var header nats.Header
+	if len(answer.Message.Header) > 0 {
+		if header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
+			return nil, fmt.Errorf("%w: headers: %w", l2cache.ErrCorrupt, err)
+		}
+	}
+	return body(header, answer.Message.Data)
+}
+
+// body returns the data of a message that is not the marker of a deletion.
+func body(header nats.Header, data []byte) ([]byte, error) {
+	if header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != "" {
+		return nil, l2cache.ErrNotFound
+	}
+	return data, nil
+}
+
+// publish sends a message for key to the stream, which acknowledges it.
+func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key string, header nats.Header, data []byte) error {
+	m, err := b.do(ctx, limit, request{c.subjectOf(key), header, data})
+	if err != nil {
+		return err
+	}
+	if err := statusError(m); err != nil {
+		return err
+	}
+	var ack struct {
+		Stream string              `json:"stream"`
+		Error  *jetstream.APIError `json:"error"`
+	}
+	switch err := json.Unmarshal(m.Data, &ack); {
+	case err != nil:
+		return fmt.Errorf("acknowledgement: %w", err)
+	case ack.Error != nil:
+		return ack.Error
+	case ack.Stream != c.stream.Name:
+		return fmt.Errorf("acknowledgement of stream %q, not %q", ack.Stream, c.stream.Name)
+	}
+	return nil
+}
+
+// purge removes the messages of key, and leaves no marker.
+func (c *Cache) purge(ctx context.Context, limit time.Time, b *bucket, key string) error {
+	args := struct {
+		Subject string `json:"filter"`
+	}{c.subjectOf(key)}
+	var done struct{}
+	return b.ask(ctx, limit, apiStreamPurge+c.stream.Name, args, &done)
+}
+
+func (c *Cache) subjectOf(key string) string {
+	var buf [256]byte
+	return string(appendKey(append(buf[:0], c.subject...), key))
+}
+
+// checked returns the bucket, after it has been checked since the last reconnect.
+func (c *Cache) checked(ctx context.Context, limit time.Time) (*bucket, error) {
+	if b := c.bucket.Load(); b != nil {
+		return b, nil
+	}
+	return c.check(ctx, limit, nil)
+}
+
+// check connects if need be, and checks the bucket, unless somebody else has done so
+// since the caller found known. Of several callers one does it at a time; if it
+// fails, because its ctx ended perhaps, the next one tries.
+func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*bucket, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, limit, errTimeout)
+	defer cancel()
+	select {
+	case c.gate <- struct{}{}:
+		defer func() { <-c.gate }()
+	case <-c.closing:
+		return nil, l2cache.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if b := c.bucket.Load(); b != nil && b != known {
+		return b, nil
+	}
+	if err := c.connectLocked(ctx); err != nil {
+		return nil, err
+	}
+	r := c.requester
+	config, err := r.openStream(ctx, limit, c.stream, c.repair)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
+	if err != nil {
+		c.forget()
+		return nil, fmt.Errorf("stream %s: %w", c.stream.Name, err)
+	}
+	c.bucket.Store(b)
+	return b, nil
+}
+
+// connectLocked makes the connection if there is none, or if the driver has closed
+// it for good: it does so after some errors of the server.
+func (c *Cache) connectLocked(ctx context.Context) error {
+	if c.dial == nil || c.requester != nil && !c.requester.isLost() {
+		return nil
+	}
+	nc, hangUp, err := c.dial(ctx, c.closing)
+	if err != nil {
+		return err
+	}
+	c.hangUp = hangUp
+	c.requester = newRequester(nc, c.closing, c.forget)
+	return nil
+}
+
+// forget makes the next operation check the bucket.
+func (c *Cache) forget() { c.bucket.Store(nil) }

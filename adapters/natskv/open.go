@@ -1,0 +1,153 @@
+package natskv
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/l2cache/l2cache"
+)
+
+func init() {
+	l2cache.Register("nats", open)
+	l2cache.Register("nats+tls", open)
+}
+
+func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
+	connection := connectOptions(p)
+	o := &Options{
+		OpTimeout: p.OpTimeout,
+		MaxAge:    p.Duration("max_age", 0),
+		Replicas:  p.Int("replicas", 1, 1),
+	}
+	if p.OneOf("storage", "file", "memory") == "memory" {
+		o.Storage = jetstream.MemoryStorage
+	}
+	c, err := newCache(strings.TrimPrefix(p.Path, "/"), o)
+	if err != nil {
+		p.Fault("URL", "%w", err)
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	c.repair = true
+	c.dial = dialWith(connection)
+	if p.Lazy {
+		return c, nil
+	}
+	c.profile.MaxTTL = 0 // the bucket need not keep what nobody has asked for
+	b, err := c.check(ctx, time.Now().Add(p.DialTimeout), nil)
+	if err != nil {
+		c.Close()
+		return nil, c.fail(ctx, "open", "", err)
+	}
+	c.profile = l2cache.Profile{
+		MaxTTL:      bucketTTL(b.config.MaxAge),
+		MaxValueLen: b.maxValue,
+		Durable:     b.config.Storage == jetstream.FileStorage && b.config.PersistMode == jetstream.DefaultPersistMode,
+	}
+	return c, nil
+}
+
+func connectOptions(p *l2cache.Params) nats.Options {
+	o := nats.GetDefaultOptions()
+	o.Name = "l2cache"
+	for _, addr := range p.Addrs("4222") {
+		o.Servers = append(o.Servers, "nats://"+addr)
+	}
+	if p.User != "" {
+		// A function, because a %v of the options must not show the password.
+		user, password := p.User, p.Password
+		o.UserInfo = func() (string, string) { return user, password.Reveal() }
+	}
+	if p.Scheme == "nats+tls" {
+		o.Secure = true
+		o.TLSConfig = p.TLS()
+	}
+	o.Timeout = p.DialTimeout
+	o.ReconnectBufSize = -1 // a call that has failed is not sent later
+	o.MaxReconnect = -1     // for ever
+	o.CustomReconnectDelayCB = reconnectDelay
+	o.IgnoreAuthErrorAbort = true // a password can be wrong for a while
+	// A server that is gone without a word is noticed after three pings, or at a write.
+	o.PingInterval = 10 * time.Second
+	o.FlusherTimeout = 10 * time.Second
+	o.SkipHostLookup = true                                         // the dialer does it, and can be stopped
+	o.AsyncErrorCB = func(*nats.Conn, *nats.Subscription, error) {} // the default prints
+	return o
+}
+
+// reconnectDelay is the pause before all servers are tried again: 50 ms at first,
+// a quarter of a second in the end, less up to a fifth so that clients spread.
+func reconnectDelay(attempts int) time.Duration {
+	delay := min(time.Duration(attempts)*50*time.Millisecond, 250*time.Millisecond)
+	return delay - rand.N(delay/5)
+}
+
+// A dialFunc makes a connection, unless ctx ends or closing is closed before. The
+// function that it returns closes the connection, at once even if the server stalls.
+type dialFunc func(ctx context.Context, closing <-chan struct{}) (*nats.Conn, func(), error)
+
+func dialWith(o nats.Options) dialFunc {
+	return func(ctx context.Context, closing <-chan struct{}) (*nats.Conn, func(), error) {
+		life, cut := context.WithCancel(context.Background())
+		o := o
+		var refused error
+		release := func() bool { return true }
+		// The driver calls it with its lock held.
+		o.CustomDialer = dialerFunc(func(network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{Timeout: o.Timeout}).DialContext(life, network, address)
+			if err != nil {
+				refused = err
+				return nil, err
+			}
+			release() // the socket before this one is closed
+			release = context.AfterFunc(life, func() { conn.Close() })
+			return conn, nil
+		})
+
+		connected := make(chan struct{})
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			select {
+			case <-ctx.Done():
+				cut()
+			case <-closing:
+				cut()
+			case <-connected:
+			}
+		})
+		nc, err := o.Connect()
+		close(connected)
+		watch.Wait()
+
+		switch {
+		case life.Err() != nil:
+			nc.Close() // may be nil
+			if ctx.Err() != nil {
+				return nil, nil, context.Cause(ctx)
+			}
+			return nil, nil, l2cache.ErrClosed
+		case err == nats.ErrNoServers && refused != nil:
+			err = fmt.Errorf("%w: %w", err, refused)
+			fallthrough
+		case err != nil:
+			cut()
+			return nil, nil, err
+		}
+		// Who writes or dials has the lock that nc.Close needs.
+		return nc, func() { cut(); nc.Close() }, nil
+	}
+}
+
+type dialerFunc func(network, address string) (net.Conn, error)
+
+// Dial makes dialerFunc a nats.CustomDialer.
+func (f dialerFunc) Dial(network, address string) (net.Conn, error) { return f(network, address) }

@@ -1,0 +1,267 @@
+package natskv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/l2cache/l2cache"
+)
+
+// A requester sends requests over a connection and gives each caller its reply.
+//
+// nats.Conn could do that by itself (RequestMsgWithContext), but it holds its lock
+// while it dials, and while it writes to a socket that the server does not read
+// from: for Options.Timeout and Options.FlusherTimeout, whatever the ctx of those
+// who wait for the lock. So only a goroutine of the requester publishes, and a
+// caller waits for nothing but its reply and its ctx. It is also told at once when
+// the connection breaks, where nats.Conn would let it wait.
+type requester struct {
+	nc      *nats.Conn
+	changed func()          // called when the connection breaks and when it is back
+	closing <-chan struct{} // closed when the backend is
+	wake    chan struct{}   // has an element if the queue may have one
+	stopped chan struct{}   // closed when run has returned
+
+	maxPayload atomic.Int64 // of the server; known once there was a reply
+
+	mu          sync.Mutex
+	first, last *call            // guarded by mu; the queue of what run has to send
+	pending     map[uint64]*call // guarded by mu; by token; whoever removes a call ends it
+	token       uint64           // guarded by mu; given out last
+	lost        bool             // guarded by mu; the connection is closed for good
+}
+
+// A call is a request under way.
+type call struct {
+	request
+	token uint64
+	done  chan reply // has room for the one reply
+
+	sent bool  // guarded by requester.mu
+	next *call // guarded by requester.mu; in the queue
+}
+
+type request struct {
+	subject string
+	header  nats.Header // may be shared
+	data    []byte      // may be read until run has sent it, also after the caller has left
+}
+
+type reply struct {
+	msg *nats.Msg
+	err error
+}
+
+var (
+	errTimeout      = errors.New("no answer within op_timeout")
+	errDisconnected = errors.New("not connected")
+)
+
+// newRequester returns a requester, whose goroutine ends when closing or the
+// connection is closed.
+func newRequester(nc *nats.Conn, closing <-chan struct{}, changed func()) *requester {
+	r := &requester{
+		nc:      nc,
+		changed: changed,
+		closing: closing,
+		wake:    make(chan struct{}, 1),
+		stopped: make(chan struct{}),
+		pending: map[uint64]*call{},
+	}
+	go r.run()
+	return r
+}
+
+// do sends q and returns the reply. It returns when ctx ends, at limit (with
+// errTimeout) and when the backend is closed, in each case at once.
+func (r *requester) do(ctx context.Context, limit time.Time, q request) (*nats.Msg, error) {
+	c := &call{request: q, done: make(chan reply, 1)}
+	r.enqueue(c)
+
+	var expired <-chan time.Time
+	if deadline, ok := ctx.Deadline(); !ok || limit.Before(deadline) {
+		timer := time.NewTimer(time.Until(limit))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	var err error
+	select {
+	case reply := <-c.done:
+		return reply.msg, reply.err
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-expired:
+		err = errTimeout
+	case <-r.closing:
+		err = l2cache.ErrClosed
+	}
+	r.abandon(c)
+	return nil, err
+}
+
+func (r *requester) enqueue(c *call) {
+	r.mu.Lock()
+	if r.lost {
+		r.mu.Unlock()
+		c.done <- reply{err: nats.ErrConnectionClosed}
+		return
+	}
+	r.token++
+	c.token = r.token
+	r.pending[c.token] = c
+	if r.first == nil {
+		r.first = c
+	} else {
+		r.last.next = c
+	}
+	r.last = c
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// abandon gives c up. If it has not been sent, it will not be.
+func (r *requester) abandon(c *call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pending, c.token)
+	c.request = request{} // it stays in the queue, its value need not
+}
+
+// next takes the oldest call from the queue that somebody still waits for.
+func (r *requester) next() (request, uint64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := r.first; c != nil; c = r.first {
+		r.first, c.next = c.next, nil
+		if r.pending[c.token] == c {
+			c.sent = true
+			return c.request, c.token, true
+		}
+	}
+	r.last = nil
+	return request{}, 0, false
+}
+
+// end ends the call with that token, if it is still under way.
+func (r *requester) end(token uint64, reply reply) {
+	r.mu.Lock()
+	c := r.pending[token]
+	delete(r.pending, token)
+	r.mu.Unlock()
+	if c != nil {
+		c.done <- reply
+	}
+}
+
+// endAll ends the calls that have been sent, or all of them and all to come if the
+// connection is lost.
+func (r *requester) endAll(err error, lost bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = lost
+	for token, c := range r.pending {
+		if c.sent || lost {
+			delete(r.pending, token)
+			c.done <- reply{err: err}
+		}
+	}
+}
+
+func (r *requester) isLost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// run sends what is queued until closing or the connection is closed.
+func (r *requester) run() {
+	defer close(r.stopped)
+	status := r.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer r.nc.RemoveStatusListener(status)
+	r.maxPayload.Store(r.nc.MaxPayload())
+
+	inbox := r.nc.NewInbox() + "."
+	var replies *nats.Subscription
+	defer func() {
+		if replies != nil {
+			replies.Unsubscribe() // fails if the connection is closed, and has none
+		}
+	}()
+	for {
+		// A connection that broke before a call came broke for those before it, and
+		// not for that one: so the status is looked at first.
+		select {
+		case s := <-status:
+			r.statusChanged(s)
+			continue
+		default:
+		}
+		q, token, ok := r.next()
+		if !ok {
+			select {
+			case <-r.closing:
+				return
+			case s := <-status:
+				r.statusChanged(s)
+			case <-r.wake:
+			}
+			continue
+		}
+		var err error
+		if replies == nil {
+			replies, err = r.subscribe(inbox)
+		}
+		if err == nil {
+			err = r.nc.PublishMsg(&nats.Msg{
+				Subject: q.subject,
+				Reply:   inbox + strconv.FormatUint(token, 36),
+				Header:  q.header,
+				Data:    q.data,
+			})
+		}
+		if errors.Is(err, nats.ErrReconnectBufExceeded) { // is what the driver says, as the limit is -1
+			err = fmt.Errorf("%w: %w", errDisconnected, err)
+		}
+		if err != nil {
+			r.end(token, reply{err: err})
+		}
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			r.endAll(err, true)
+			r.changed()
+			return
+		}
+	}
+}
+
+func (r *requester) subscribe(inbox string) (*nats.Subscription, error) {
+	replies, err := r.nc.Subscribe(inbox+"*", func(m *nats.Msg) {
+		token, err := strconv.ParseUint(m.Subject[len(inbox):], 36, 64)
+		if err == nil {
+			r.end(token, reply{msg: m})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	// There is one reply to a call, so the calls are the limit.
+	return replies, replies.SetPendingLimits(-1, -1)
+}
+
+func (r *requester) statusChanged(s nats.Status) {
+	if s == nats.CONNECTED {
+		r.maxPayload.Store(r.nc.MaxPayload())
+	} else {
+		r.endAll(errDisconnected, false)
+	}
+	r.changed()
+}
