@@ -61,28 +61,32 @@
 //
 // # Contexts and failures
 //
-// gomemcache knows no ctx and bounds each read and write by itself. On the client
-// that a URL opens, one deadline of op_timeout bounds the dial, the request and
-// the whole answer; a call whose ctx can end also waits for the ctx, and if that
-// is first, leaves the request to run to its end. A Set or Delete that was left
-// behind may still take effect.
+// gomemcache takes no ctx, and bounds each read and write for itself. So a backend
+// that a URL opens gives each connection a gomemcache client of its own, by which a
+// call knows its connection: one deadline of op_timeout bounds the dial, the
+// request and the whole answer, and the end of ctx closes the connection. A Set or
+// Delete that was ended so may still take effect.
 //
-// Gets that come while others are under way to the same server share a round trip.
-// A value that was read is handed out as it came; a value to be set is copied.
+// Gets that come while others are under way to the same server share a round trip;
+// what ends one of them does not end the others. A value that was read is handed
+// out as it came. A value to be set is copied.
 //
-// A connection that the server has dropped is noticed before a request is sent on
-// it, and replaced. If it is lost later, a read is sent again, once; a write is
-// not, and is in doubt.
+// A connection that the server has closed is noticed before a request is sent on
+// it, and replaced. If it is lost later, a read is sent again, once. A write is
+// not: it is in doubt.
 //
 // # A caller's client
 //
-// [New] takes a *memcache.Client that the caller made. What a key's server is
-// cannot be seen from it, so Gets do not share round trips, and every call takes a
-// goroutine, because that is the only way to bound it. A Set or Delete that meets a
-// connection which the server has dropped fails. MaxIdleConns, 2 by default, should
-// be no less than the number of calls at a time, or most of them dial. The selector
-// decides on the servers; memcache.New ignores names that it cannot resolve, and
-// with no server left every operation is ErrUnavailable.
+// [New] takes a *memcache.Client that the caller made. It cannot be seen which
+// connection or server a call of it uses. So each call takes a goroutine, which runs
+// on when ctx or OpTimeout ends the call, for as long as the client's Timeout lets
+// it; Gets do not share round trips; and a Set or Delete fails when it meets a
+// connection that the server has closed. Prefer the URL.
+//
+// MaxIdleConns, 2 by default, should be no less than the number of calls at a time,
+// or most of them dial. The client's selector decides on the servers, and
+// memcache.New ignores names that it cannot resolve: with no server left, every
+// operation is ErrUnavailable.
 package memcached
 
 import (
@@ -91,14 +95,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
 
 	"github.com/l2cache/l2cache"
-	"github.com/l2cache/l2cache/internal/batch"
 )
 
 const (
@@ -124,16 +126,26 @@ type Options struct {
 
 // Cache is a handle on memcached servers.
 type Cache struct {
-	client    *memcache.Client
-	own       *ownClient // nil if the client is the caller's
-	opTimeout time.Duration
-	maxValue  int
+	store    store
+	maxValue int
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
+}
 
-	mu    sync.Mutex
-	calls sync.WaitGroup // goroutines of wait; Add under mu, and only while life lasts
+// A store sends the requests: on connections of its own (servers), or through the
+// caller's client (callers). Each call is bounded by op_timeout, ends with its ctx,
+// and fails when the life of the Cache has ended.
+type store interface {
+	// get is client.Get, and may share a round trip. The item is the caller's.
+	get(ctx context.Context, itemKey string) (*memcache.Item, error)
+	// write runs f once, or not at all, with a client that knows the server of
+	// itemKey. f may still be running when write has returned an error.
+	write(ctx context.Context, itemKey string, f func(*memcache.Client) error) error
+	// ping asks each server.
+	ping(ctx context.Context) error
+	// close ends the calls under way. The life of the Cache has ended before.
+	close()
 }
 
 var (
@@ -145,34 +157,35 @@ var (
 // handle leaves it open. No server is asked. The package documentation says what
 // to set on the client.
 func New(client *memcache.Client, o *Options) (*Cache, error) {
-	if client == nil {
-		return nil, errors.New("memcached: the client is nil")
-	}
-	if client.Timeout < 0 {
-		return nil, fmt.Errorf("memcached: the client's Timeout is %v: no call would succeed", client.Timeout)
-	}
 	var opts Options
 	if o != nil {
 		opts = *o
 	}
-	if err := opts.validate(); err != nil {
-		return nil, err
+	if err := check(client, &opts); err != nil {
+		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
 	}
-	return newCache(client, &opts), nil
+	c := newCache(opts.MaxValueLen)
+	c.store = &callers{client: client, life: c.life, opTimeout: opts.OpTimeout}
+	return c, nil
 }
 
-func (o *Options) validate() error {
+// check fills in the defaults.
+func check(client *memcache.Client, o *Options) error {
 	if o.OpTimeout == 0 {
 		o.OpTimeout = l2cache.DefaultOpTimeout
 	}
 	if o.MaxValueLen == 0 {
 		o.MaxValueLen = DefaultMaxValueLen
 	}
-	if o.OpTimeout < 0 {
-		return fmt.Errorf("memcached: OpTimeout is %v", o.OpTimeout)
-	}
-	if o.MaxValueLen < minMaxValueLen {
-		return fmt.Errorf("memcached: MaxValueLen is %d, at least %d are needed", o.MaxValueLen, minMaxValueLen)
+	switch {
+	case client == nil:
+		return errors.New("the client is nil")
+	case client.Timeout < 0:
+		return fmt.Errorf("the client's Timeout is %v: every call would fail", client.Timeout)
+	case o.OpTimeout < 0:
+		return fmt.Errorf("Options.OpTimeout is %v", o.OpTimeout)
+	case o.MaxValueLen < minMaxValueLen:
+		return fmt.Errorf("Options.MaxValueLen is %d: at least %d are promised", o.MaxValueLen, minMaxValueLen)
 	}
 	return nil
 }
@@ -180,8 +193,8 @@ func (o *Options) validate() error {
 // minMaxValueLen is what the contract promises of every backend.
 const minMaxValueLen = 1_000_000
 
-func newCache(client *memcache.Client, o *Options) *Cache {
-	c := &Cache{client: client, opTimeout: o.OpTimeout, maxValue: o.MaxValueLen}
+func newCache(maxValue int) *Cache {
+	c := &Cache{maxValue: maxValue}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -205,7 +218,7 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	if err := l2cache.Preflight(ctx, name, "get", key, c.closed()); err != nil {
 		return l2cache.Entry{}, err
 	}
-	item, err := c.gets(ctx, itemKey(key))
+	item, err := c.store.get(ctx, itemKey(key))
 	if err != nil {
 		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
 	}
@@ -234,9 +247,9 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 		return c.fail(ctx, "set", key, err)
 	}
 	item := encode(key, value, time.Now(), ttl)
-	err = c.do(ctx, func() error {
-		defer item.free() // here: a Set that was left behind still reads it
-		return c.client.Set(&item.Item)
+	err = c.store.write(ctx, item.Key, func(client *memcache.Client) error {
+		defer item.free() // here: a set that was left to itself still reads it
+		return client.Set(&item.Item)
 	})
 	if err != nil {
 		return c.fail(ctx, "set", key, err)
@@ -249,8 +262,8 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err := l2cache.Preflight(ctx, name, "delete", key, c.closed()); err != nil {
 		return err
 	}
-	k := itemKey(key)
-	err := c.do(ctx, func() error { return c.client.Delete(k) })
+	itemKey := itemKey(key)
+	err := c.store.write(ctx, itemKey, func(client *memcache.Client) error { return client.Delete(itemKey) })
 	if err != nil && !errors.Is(err, memcache.ErrCacheMiss) {
 		return c.fail(ctx, "delete", key, err)
 	}
@@ -262,83 +275,22 @@ func (c *Cache) Ping(ctx context.Context) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "ping", c.closed()); err != nil {
 		return err
 	}
-	err := c.wait(ctx, c.opTimeout, func() error {
-		err := c.client.Ping()
-		if dropped(err) {
-			c.client.Close()
-			err = c.client.Ping()
-		}
-		if err == nil && c.own == nil {
-			// Without a server there is nobody to ask, and client.Ping is nil.
-			// No entry is stored under this key.
-			if _, err = c.client.Get("k"); errors.Is(err, memcache.ErrCacheMiss) {
-				err = nil
-			}
-		}
-		return err
-	})
+	err := c.store.ping(ctx)
 	if err != nil {
 		return c.fail(ctx, "ping", "", err)
 	}
 	return nil
 }
 
-// Close ends the calls under way, and waits for what they left running: with a
-// caller's client that takes as long as its Timeout lets it.
+// Close ends the calls under way. With a caller's client it waits until those of
+// the client have ended, which its Timeout bounds.
 func (c *Cache) Close() error {
-	c.mu.Lock()
 	c.end()
-	c.mu.Unlock()
-	if c.own != nil {
-		c.own.conns.close()
-	}
-	c.calls.Wait()
+	c.store.close()
 	return nil
 }
 
 func (c *Cache) closed() bool { return c.life.Err() != nil }
-
-// do runs f, one call of the client. If nothing but the end of f can end the wait
-// for it, it is run in place: on the adapter's own client a call ends within
-// opTimeout, and at Close.
-func (c *Cache) do(ctx context.Context, f func() error) error {
-	if c.own != nil && ctx.Done() == nil {
-		return unstale(f)
-	}
-	return c.wait(ctx, c.opTimeout, f)
-}
-
-// wait runs f in a goroutine and returns what it returns, or earlier: when ctx
-// ends, after timeout, or at Close. Then f runs on to its end.
-func (c *Cache) wait(ctx context.Context, timeout time.Duration, f func() error) error {
-	done := make(chan error, 1)
-	if !c.start(func() { done <- unstale(f) }) {
-		return l2cache.ErrClosed
-	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return batch.ErrTimeout
-	case <-c.life.Done():
-		return l2cache.ErrClosed
-	}
-}
-
-// start starts a goroutine that Close waits for, unless it is too late for that.
-func (c *Cache) start(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed() {
-		return false
-	}
-	c.calls.Go(f)
-	return true
-}
 
 func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
 	return l2cache.NewError(ctx, name, op, key, c.kind(err), err)

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 
-	"github.com/bradfitz/gomemcache/memcache"
-
 	"github.com/l2cache/l2cache"
 )
 
@@ -39,22 +37,12 @@ func open(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) 
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	servers, err := NewSelector(addrs...)
+	selector, err := NewSelector(addrs...)
 	if err != nil {
 		return nil, err
 	}
 
-	client := memcache.NewFromSelector(servers)
-	client.Timeout = p.OpTimeout
-	client.MaxIdleConns = poolSize
-	c := newCache(client, &Options{OpTimeout: p.OpTimeout, MaxValueLen: maxValue})
-	c.own = &ownClient{
-		conns:   &conns{dial: dialer.DialContext, life: c.life, open: map[*conn]struct{}{}},
-		servers: servers,
-	}
-	for range addrs {
-		c.own.groups = append(c.own.groups, newGroup(client, p.OpTimeout))
-	}
-	client.DialContext = c.own.conns.DialContext
+	c := newCache(maxValue)
+	c.store = newServers(c.life, selector, dialer.DialContext, p.OpTimeout, poolSize)
 	return c, nil
 }

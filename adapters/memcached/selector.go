@@ -42,7 +42,7 @@ func NewSelector(addrs ...string) (*Selector, error) {
 			return nil, fmt.Errorf("memcached: server %s is listed twice", addr)
 		}
 		seen[addr] = true
-		s.addrs = append(s.addrs, server(addr))
+		s.addrs = append(s.addrs, hostPort(addr))
 		s.seeds = append(s.seeds, mix(fnv1a(addr)))
 	}
 	return s, nil
@@ -94,8 +94,8 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// server is a net.Addr that is not resolved: host:port.
-type server string
+// hostPort is a net.Addr that is not resolved.
+type hostPort string
 
-func (server) Network() string  { return "tcp" }
-func (s server) String() string { return string(s) }
+func (hostPort) Network() string  { return "tcp" }
+func (a hostPort) String() string { return string(a) }
