@@ -2,9 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
-	"io"
-	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -34,7 +31,7 @@ func (c *Cache) read(ctx context.Context, g *batch.Group[read], key string) (l2c
 		return l2cache.Entry{}, err
 	}
 	waitCtx := ctx
-	if !c.bounded && ctx.Done() == nil { // have the group wait beside the call
+	if !c.inline(ctx) && ctx.Done() == nil { // have the group wait beside the call
 		var cancel context.CancelFunc
 		waitCtx, cancel = context.WithTimeout(ctx, c.opTimeout)
 		defer cancel()
@@ -64,9 +61,27 @@ func (c *Cache) measure(reads []*read) {
 	c.meanSize.Store(mean)
 }
 
+// group makes a Group that does batches of reads by run.
+func (c *Cache) group(run func(context.Context, []*read)) *batch.Group[read] {
+	g := &batch.Group[read]{InFlight: inFlight, Max: c.batchSize, Timeout: c.opTimeout}
+	g.Run = func(reads []*read) {
+		ctx, cancel := context.WithTimeout(context.Background(), c.opTimeout)
+		defer cancel()
+		run(ctx, reads)
+	}
+	if c.prompt {
+		g.Alone = func(ctx context.Context, r *read) {
+			ctx, cancel := context.WithTimeout(ctx, c.opTimeout)
+			defer cancel()
+			run(ctx, []*read{r})
+		}
+	}
+	return g
+}
+
 // runGets does reads as GETs in a pipeline.
-func (c *Cache) runGets(reads []*read) {
-	cmds := c.exec(func() []redis.Cmder {
+func (c *Cache) runGets(ctx context.Context, reads []*read) {
+	cmds := c.execRead(ctx, func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
 			cmds[i] = once{redis.NewStringCmd(context.Background(), "get", r.key)}
@@ -82,9 +97,9 @@ func (c *Cache) runGets(reads []*read) {
 // runPairs does reads as GETs and PTTLs in a transaction: MULTI, GET, PTTL, GET,
 // PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the other
 // replies on the connection when MULTI is refused.
-func (c *Cache) runPairs(reads []*read) {
+func (c *Cache) runPairs(ctx context.Context, reads []*read) {
 	var replies *pairs
-	cmds := c.exec(func() []redis.Cmder {
+	cmds := c.execRead(ctx, func() []redis.Cmder {
 		replies = newPairs(reads, 1+2*len(reads))
 		cmds := make([]redis.Cmder, 0, 2*len(reads)+2)
 		cmds = append(cmds, raw(replies, "multi"))
@@ -101,7 +116,7 @@ func (c *Cache) runPairs(reads []*read) {
 		return
 	}
 	if replies.refused != nil {
-		c.rescue(reads)
+		c.rescue(ctx, reads)
 	}
 	c.measure(reads)
 }
@@ -113,15 +128,15 @@ func raw(replies *pairs, args ...any) redis.Cmder {
 // rescue deals with a transaction that the server has refused. It does if it refuses
 // any of the commands, be it for one of the keys or, when it is out of memory, for
 // all. The reads that it does not refuse for the key's own sake are done by script.
-func (c *Cache) rescue(reads []*read) {
+func (c *Cache) rescue(ctx context.Context, reads []*read) {
 	var again []*read
 	for _, r := range reads {
 		if r.err == nil || redis.IsOOMError(r.err) {
 			again = append(again, r)
 		}
 	}
-	again = c.runScripts(again, "evalsha", pairScript.Hash())
-	c.runScripts(again, "eval", pairSource)
+	again = c.runScripts(ctx, again, "evalsha", pairScript.Hash())
+	c.runScripts(ctx, again, "eval", pairSource)
 }
 
 // pairSource reads value and PTTL of a key. An error is returned, not raised, for
@@ -134,12 +149,12 @@ var pairScript = redis.NewScript(pairSource)
 
 // runScripts does each of reads by the script, and returns those for which the
 // server does not have it.
-func (c *Cache) runScripts(reads []*read, command, script string) (missing []*read) {
+func (c *Cache) runScripts(ctx context.Context, reads []*read, command, script string) (missing []*read) {
 	if len(reads) == 0 {
 		return nil
 	}
 	replies := make([]*pairs, len(reads))
-	cmds := c.exec(func() []redis.Cmder {
+	cmds := c.execRead(ctx, func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
 			replies[i] = newPairs(reads[i:i+1], 0)
@@ -158,52 +173,4 @@ func (c *Cache) runScripts(reads []*read, command, script string) (missing []*re
 		}
 	}
 	return missing
-}
-
-// errUnsent marks a command that go-redis has not come to.
-var errUnsent = errors.New("not sent")
-
-// exec sends the commands that build returns in one pipeline, and once more if the
-// connection was stale. Each of them has its reply or its error then.
-func (c *Cache) exec(build func() []redis.Cmder) []redis.Cmder {
-	cmds := build()
-	if !c.begin() {
-		for _, cmd := range cmds {
-			cmd.SetErr(l2cache.ErrClosed)
-		}
-		return cmds
-	}
-	defer c.calls.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), c.opTimeout)
-	defer cancel()
-	if err := c.execOnce(ctx, cmds); stale(err) {
-		cmds = build()
-		c.execOnce(ctx, cmds)
-	}
-	return cmds
-}
-
-// execOnce sees to it that a command which was not done has an error. go-redis
-// sets none if the server refuses AUTH or SELECT on a new connection, and the
-// command would pass for one with an empty reply.
-func (c *Cache) execOnce(ctx context.Context, cmds []redis.Cmder) error {
-	for _, cmd := range cmds {
-		cmd.SetErr(errUnsent)
-	}
-	pipe := c.client.Pipeline()
-	pipe.BatchProcess(ctx, cmds...)
-	_, err := pipe.Exec(ctx)
-	for _, cmd := range cmds {
-		if cmd.Err() == errUnsent {
-			cmd.SetErr(err)
-		}
-	}
-	return err
-}
-
-// stale reports whether err may come from a pooled connection that the server had
-// closed. go-redis looks before it takes one, so this is rare: TLS of a caller's
-// client, or a server that closes it just then.
-func stale(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -122,14 +122,14 @@ type Options struct {
 
 // Cache is a handle on a database.
 type Cache struct {
-	client    *redis.Client
-	owned     bool // Close closes client
-	bounded   bool // client honours a ctx's deadline in reads and writes
+	client    pipeliner
+	prompt    bool // client returns when a ctx ends
+	bounded   bool // client returns when a ctx's deadline comes
 	opTimeout time.Duration
 	profile   l2cache.Profile
 
-	gets     batch.Group[read]
-	pairs    batch.Group[read]
+	gets     *batch.Group[read]
+	pairs    *batch.Group[read]
 	meanSize atomic.Int64 // of the replies to recent reads, in bytes
 
 	closing chan struct{} // closed by Close
@@ -165,7 +165,9 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 		// read for calls which have returned.
 		single = single.WithTimeout(timeout)
 	}
-	return newCache(single, bounded, timeout, l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable}), nil
+	c := &Cache{client: shared{single}, bounded: bounded, opTimeout: timeout}
+	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
+	return c, nil
 }
 
 func check(client redis.UniversalClient, o *Options) (*redis.Client, error) {
@@ -188,13 +190,13 @@ func check(client redis.UniversalClient, o *Options) (*redis.Client, error) {
 	return single, nil
 }
 
-func newCache(client *redis.Client, bounded bool, timeout time.Duration, p l2cache.Profile) *Cache {
-	p.Clock = l2cache.ServerClock
-	p.MaxValueLen = maxValueLen
-	c := &Cache{client: client, bounded: bounded, opTimeout: timeout, profile: p, closing: make(chan struct{})}
-	c.gets = batch.Group[read]{Run: c.runGets, InFlight: inFlight, Max: c.batchSize, Timeout: timeout}
-	c.pairs = batch.Group[read]{Run: c.runPairs, InFlight: inFlight, Max: c.batchSize, Timeout: timeout}
-	return c
+func (c *Cache) init(p l2cache.Profile) {
+	c.profile = p
+	c.profile.Clock = l2cache.ServerClock
+	c.profile.MaxValueLen = maxValueLen
+	c.gets = c.group(c.runGets)
+	c.pairs = c.group(c.runPairs)
+	c.closing = make(chan struct{})
 }
 
 // Name returns "redis".
@@ -206,14 +208,14 @@ func (c *Cache) Profile() l2cache.Profile { return c.profile }
 
 // Get returns the value of key, by GET.
 func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
-	e, err := c.read(ctx, &c.gets, key)
+	e, err := c.read(ctx, c.gets, key)
 	return e.Value, err
 }
 
 // GetWithTTL returns the value and the remaining TTL of key, by GET and PTTL in a
 // transaction.
 func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
-	return c.read(ctx, &c.pairs, key)
+	return c.read(ctx, c.pairs, key)
 }
 
 // Set stores value under key for ttl, by SET with PX.
@@ -268,12 +270,9 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	close(c.closing)
-	var err error
-	if c.owned {
-		err = c.client.Close()
-	}
+	c.client.close()
 	c.calls.Wait()
-	return err
+	return nil
 }
 
 func (c *Cache) isClosed() bool {
@@ -292,12 +291,4 @@ func (c *Cache) begin() bool {
 	}
 	c.calls.Add(1)
 	return true
-}
-
-// newError is l2cache.NewError with the kinds of go-redis's errors.
-func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
-	if c.isClosed() {
-		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
-	}
-	return l2cache.NewError(ctx, name, op, key, kind(err), err)
 }

@@ -3,33 +3,79 @@ package redis
 import (
 	"context"
 	"errors"
+	"io"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/batch"
 )
 
-// once is a command that the client sends one time only, also as part of a
-// pipeline, whatever its MaxRetries.
+// A pipeliner sends commands in one pipeline, each of them once, and leaves in each
+// its reply or its error. It returns the first error.
+type pipeliner interface {
+	pipeline(ctx context.Context, cmds []redis.Cmder) error
+	// close ends the pipelines under way, if they are the handle's own.
+	close()
+}
+
+// once is a command that its client sends one time only, whatever its MaxRetries,
+// with the rest of its pipeline.
 type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 
-// inline reports whether a call may do its I/O itself: nothing but the answer or
-// the operation timeout can end it, and the client sees to the latter.
-func (c *Cache) inline(ctx context.Context) bool { return c.bounded && ctx.Done() == nil }
+// shared is a client that a caller has made. Its pipelines outlast their ctx, by
+// the client's own timeouts.
+type shared struct{ client *redis.Client }
 
-// send has cmd done, and returns no later than ctx and the operation timeout say.
-// It may still be sent, or read, after that.
+func (s shared) pipeline(ctx context.Context, cmds []redis.Cmder) error {
+	return pipeline(ctx, s.client, cmds)
+}
+
+func (s shared) close() {}
+
+// errUnsent marks a command that go-redis has not come to.
+var errUnsent = errors.New("not sent")
+
+// pipeline makes up for go-redis, which leaves commands without an error if the
+// server refuses AUTH or SELECT on a new connection: they would pass for ones with
+// an empty reply.
+func pipeline(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
+	for _, cmd := range cmds {
+		cmd.SetErr(errUnsent)
+	}
+	pipe := client.Pipeline()
+	pipe.BatchProcess(ctx, cmds...)
+	_, err := pipe.Exec(ctx)
+	for _, cmd := range cmds {
+		if cmd.Err() == errUnsent {
+			cmd.SetErr(err)
+		}
+	}
+	return err
+}
+
+func failed(cmds []redis.Cmder, err error) error {
+	for _, cmd := range cmds {
+		cmd.SetErr(err)
+	}
+	return err
+}
+
+// send has one command done. It returns no later than ctx and the operation timeout
+// say; with a client that is not bounded by ctx, cmd may still be sent after that.
 func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error {
 	opCtx, cancel := context.WithTimeout(ctx, c.opTimeout)
 	defer cancel()
+	cmd = once{cmd}
 	var err error
 	if c.inline(ctx) {
-		err = c.process(opCtx, cmd)
+		err = c.exec(opCtx, []redis.Cmder{cmd})
 	} else {
 		done := make(chan error, 1)
-		go func() { done <- c.process(opCtx, cmd) }()
+		go func() { done <- c.exec(opCtx, []redis.Cmder{cmd}) }()
 		select {
 		case err = <-done:
 		case <-opCtx.Done():
@@ -44,16 +90,52 @@ func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error
 	return nil
 }
 
-func (c *Cache) process(ctx context.Context, cmd redis.Cmder) error {
-	if !c.begin() {
-		return l2cache.ErrClosed
-	}
-	defer c.calls.Done()
-	return c.client.Process(ctx, once{cmd})
+// inline reports whether a call whose ctx this is can do its I/O itself, as that
+// will return when the call has to.
+func (c *Cache) inline(ctx context.Context) bool {
+	return c.prompt || c.bounded && ctx.Done() == nil
 }
 
-// kind is the contract's word for an error of go-redis; nil leaves it to
-// NewError, which says ErrUnavailable for what it does not know.
+// exec has cmds done unless c is closed, and has Close wait for them.
+func (c *Cache) exec(ctx context.Context, cmds []redis.Cmder) error {
+	if !c.begin() {
+		return failed(cmds, l2cache.ErrClosed)
+	}
+	defer c.calls.Done()
+	return c.client.pipeline(ctx, cmds)
+}
+
+// execRead has the commands done that build returns, which only read, and builds
+// and does them once more if the connection was stale.
+func (c *Cache) execRead(ctx context.Context, build func() []redis.Cmder) []redis.Cmder {
+	cmds := build()
+	if err := c.exec(ctx, cmds); stale(err) {
+		cmds = build()
+		c.exec(ctx, cmds)
+	}
+	return cmds
+}
+
+// stale reports whether err may come from a pooled connection that the server had
+// closed. go-redis looks before it takes one, so this is rare: TLS of a caller's
+// client, or a server that closes it just then.
+func stale(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// newError is l2cache.NewError with the kinds of go-redis's and the server's errors.
+func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
+	switch {
+	case c.isClosed():
+		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
+	case err == context.DeadlineExceeded: // nolint:errorlint // the operation's own, bare
+		err = batch.ErrTimeout
+	}
+	return l2cache.NewError(ctx, name, op, key, kind(err), err)
+}
+
+// kind is the contract's word for err. It is nil, and NewError says ErrUnavailable,
+// for what there is no other word for.
 func kind(err error) error {
 	switch {
 	case errors.Is(err, redis.Nil):
@@ -62,7 +144,7 @@ func kind(err error) error {
 		return l2cache.ErrFull
 	case redis.HasErrorPrefix(err, "WRONGTYPE "):
 		return l2cache.ErrCorrupt
-	case errors.Is(err, redis.ErrClosed): // by the one who made it
+	case errors.Is(err, redis.ErrClosed): // by the caller who made the client
 		return l2cache.ErrClosed
 	}
 	return nil

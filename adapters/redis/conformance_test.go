@@ -1,0 +1,78 @@
+package redis
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/conformance"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+// A server that syncs each write, by URL.
+func TestConformance(t *testing.T) {
+	srv := servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		return l2cache.Open(ctx, "redis://"+srv.Addr+"?durable=true&prefix="+prefix(namespace))
+	}
+	conformance.Run(t, open, &conformance.Options{Strict: true, Faults: faults(srv), Raw: behind(t, srv)})
+}
+
+// A server that keeps nothing on disk, through a client that has go-redis's
+// defaults.
+func TestConformanceNew(t *testing.T) {
+	srv := servertest.Redis(t)
+	client := redis.NewClient(&redis.Options{Addr: srv.Addr})
+	t.Cleanup(func() { client.Close() })
+	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		c, err := New(client, &Options{NoEviction: true})
+		if err != nil {
+			return nil, err
+		}
+		return l2cache.WithPrefix(c, prefix(namespace)), nil
+	}
+	conformance.Run(t, open, &conformance.Options{Strict: true, Faults: faults(srv), Raw: behind(t, srv)})
+}
+
+// prefix has one length for all namespaces, since it counts in the profile's
+// MaxKeyLen.
+func prefix(namespace string) string { return namespace + strings.Repeat(":", 16-len(namespace)) }
+
+func faults(srv *servertest.Server) *conformance.Faults {
+	hook := func(do func() error) func(context.Context) error {
+		return func(context.Context) error { return do() }
+	}
+	return &conformance.Faults{
+		Down: hook(srv.Kill), Up: hook(srv.Start),
+		Stall: hook(srv.Pause), Resume: hook(srv.Resume),
+	}
+}
+
+// behind reaches the server by a client of its own.
+func behind(t *testing.T, srv *servertest.Server) *conformance.Raw {
+	client := redis.NewClient(&redis.Options{Addr: srv.Addr})
+	t.Cleanup(func() { client.Close() })
+	return &conformance.Raw{
+		// A key that has expired is still counted until it is looked up or reclaimed.
+		Stored: func(ctx context.Context, namespace, key string) (bool, error) {
+			n, err := client.Exists(ctx, prefix(namespace)+key).Result()
+			return n > 0, err
+		},
+		// A string of another program is a value like ours: only the type can be wrong.
+		Damage: []conformance.Damage{{
+			Name: "foreign type",
+			Do: func(ctx context.Context, namespace, key string) error {
+				key = prefix(namespace) + key
+				_, err := client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+					pipe.Del(ctx, key)
+					pipe.HSet(ctx, key, "field", "value")
+					return nil
+				})
+				return err
+			},
+		}},
+	}
+}
