@@ -158,6 +158,8 @@ func statusError(m *nats.Msg) error {
 	switch status := m.Header.Get("Status"); status {
 	case "":
 		return nil
+	case "404":
+		return l2cache.ErrNotFound
 	case "503":
 		return nats.ErrNoResponders
 	default:

@@ -351,11 +351,11 @@ func (c *Cache) read(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Data) == 0 && m.Header.Get("Status") == "404" {
-		return nil, l2cache.ErrNotFound
-	}
-	if err := statusError(m); err != nil {
-		return nil, err
+	// A foreign message may have a Status of its own; the server's has no sequence.
+	if m.Header.Get(jetstream.SequenceHeader) == "" {
+		if err := statusError(m); err != nil {
+			return nil, err
+		}
 	}
 	return body(m.Header, m.Data)
 }

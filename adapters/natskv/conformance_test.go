@@ -1,0 +1,164 @@
+package natskv_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/adapters/natskv"
+	"github.com/l2cache/l2cache/conformance"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+func TestConformance(t *testing.T) {
+	srv := servertest.NATS(t)
+	conformance.Run(t, openURL("nats://"+srv.Addr+"/conformance?op_timeout=2s"), &conformance.Options{
+		Strict:    true,
+		OpTimeout: 2 * time.Second,
+		Faults:    faults(srv),
+		Raw:       raw(t, srv, "conformance"),
+	})
+}
+
+// TestConformanceOfMemory covers what differs with memory storage: after a restart
+// of the server the bucket is not there.
+func TestConformanceOfMemory(t *testing.T) {
+	srv := servertest.NATS(t)
+	conformance.Run(t, openURL("nats://"+srv.Addr+"/memory?storage=memory"), &conformance.Options{
+		Strict: true,
+		Faults: faults(srv),
+		Only:   []string{"basic", "errors/down", "errors/recovers", "durability"},
+	})
+}
+
+func TestConformanceOfNew(t *testing.T) {
+	srv := servertest.NATS(t)
+	nc := connect(t, srv, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		c, err := natskv.New(nc, "new", &natskv.Options{OpTimeout: 2 * time.Second})
+		if err != nil {
+			return nil, err
+		}
+		return l2cache.WithPrefix(c, prefix(namespace)), nil
+	}
+	f := faults(srv)
+	f.Up = func(ctx context.Context) error {
+		if err := srv.Start(); err != nil {
+			return err
+		}
+		// A case that begins now finds the connection that all share, not a new one.
+		for !nc.IsConnected() {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Millisecond):
+			}
+		}
+		return nil
+	}
+	conformance.Run(t, open, &conformance.Options{
+		Strict:    true,
+		OpTimeout: 2 * time.Second,
+		Faults:    f,
+		Raw:       raw(t, srv, "new"),
+	})
+	if !nc.IsConnected() {
+		t.Errorf("the caller's connection is %v after the backends were closed, want it connected", nc.Status())
+	}
+}
+
+func openURL(url string) conformance.OpenFunc {
+	return func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		return l2cache.Open(ctx, url+"&prefix="+prefix(namespace))
+	}
+}
+
+// prefix is as long for each namespace: the profiles' MaxKeyLen has to be the same.
+func prefix(namespace string) string { return strings.Repeat("-", 16-len(namespace)) + namespace + ":" }
+
+func faults(srv *servertest.Server) *conformance.Faults {
+	do := func(f func() error) func(context.Context) error {
+		return func(context.Context) error { return f() }
+	}
+	return &conformance.Faults{Down: do(srv.Kill), Up: do(srv.Start), Stall: do(srv.Pause), Resume: do(srv.Resume)}
+}
+
+// connect returns a connection of the test's own.
+func connect(t testing.TB, srv *servertest.Server, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect("nats://"+srv.Addr, append([]nats.Option{nats.MaxReconnects(-1)}, options...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func jetStream(t testing.TB, nc *nats.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// raw reads and writes messages of the bucket.
+func raw(t *testing.T, srv *servertest.Server, bucket string) *conformance.Raw {
+	js := jetStream(t, connect(t, srv))
+	stored := func(ctx context.Context, namespace, key string) (*jetstream.RawStreamMsg, error) {
+		stream, err := js.Stream(ctx, "KV_"+bucket)
+		if err != nil {
+			return nil, err
+		}
+		return stream.GetLastMsgForSubject(ctx, "$KV."+bucket+"."+natskv.KeyForm(prefix(namespace)+key))
+	}
+	damage := func(name string, change func(old []byte) *nats.Msg) conformance.Damage {
+		return conformance.Damage{Name: name, Do: func(ctx context.Context, namespace, key string) error {
+			old, err := stored(ctx, namespace, key)
+			if err != nil {
+				return err
+			}
+			m := change(old.Data)
+			m.Subject = old.Subject
+			_, err = js.PublishMsg(ctx, m)
+			return err
+		}}
+	}
+	return &conformance.Raw{
+		Stored: func(ctx context.Context, namespace, key string) (bool, error) {
+			m, err := stored(ctx, namespace, key)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return false, nil
+			}
+			return err == nil && m.Header.Get("KV-Operation") == "", err
+		},
+		Damage: []conformance.Damage{
+			damage("foreign put", func([]byte) *nats.Msg { return &nats.Msg{Data: []byte("written by another program altogether")} }),
+			damage("foreign put of nothing", func([]byte) *nats.Msg { return &nats.Msg{} }),
+			damage("foreign headers", func([]byte) *nats.Msg {
+				return &nats.Msg{Header: nats.Header{"Status": {"404"}, "Content-Type": {"text/plain"}}, Data: []byte("x")}
+			}),
+			damage("truncated envelope", func(old []byte) *nats.Msg { return &nats.Msg{Data: old[:19]} }),
+			damage("bit flip in the magic", flip(0)),
+			damage("bit flip in the version", flip(2)),
+			damage("bit flip in the flags", flip(3)),
+			damage("bit flip in the deadline", flip(4)),
+			damage("bit flip in the TTL", flip(12)),
+		},
+	}
+}
+
+// flip changes the highest bit of a byte.
+func flip(i int) func(old []byte) *nats.Msg {
+	return func(old []byte) *nats.Msg {
+		old[i] ^= 0x80
+		return &nats.Msg{Data: old}
+	}
+}
