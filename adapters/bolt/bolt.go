@@ -272,7 +272,7 @@ func read(b *bbolt.Bucket, key string) (l2cache.Entry, error) {
 	if !bytes.Equal(found, k) {
 		return l2cache.Entry{}, l2cache.ErrNotFound
 	}
-	h, kind, body, err := decodeRow(key, row)
+	h, kind, body, err := decodeRow(found, row)
 	if err != nil {
 		return l2cache.Entry{}, err
 	}
@@ -280,7 +280,7 @@ func read(b *bbolt.Bucket, key string) (l2cache.Entry, error) {
 	if !live {
 		return l2cache.Entry{}, l2cache.ErrNotFound
 	}
-	value, err := readValue(b, key, kind, body)
+	value, err := readValue(b, found, kind, body)
 	return l2cache.Entry{Value: value, TTL: left}, err
 }
 
@@ -318,10 +318,11 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err := l2cache.Preflight(ctx, "bolt", "delete", key, c.closed.Load()); err != nil {
 		return err
 	}
+	k := newRowKey(key)
 	err := c.do(ctx, &write{
 		rows:     1,
 		deadline: never,
-		apply:    func(b *bbolt.Bucket) (bool, error) { return remove(b, key) },
+		apply:    func(b *bbolt.Bucket) (bool, error) { return remove(b, k) },
 	})
 	if err != nil {
 		return l2cache.NewError(ctx, "bolt", "delete", key, kind(err), err)

@@ -2,10 +2,10 @@ package bolt_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,34 +78,115 @@ func randomBytes(seed uint64, n int) []byte {
 	return b
 }
 
-func TestValueSizes(t *testing.T) {
-	c := open(t, tempFile(t), "")
-	const limit = 16 << 20
-	sizes := []int{
-		0, 1, 100, 15_999, 16_000, 16_001, 31_999, 32_000, 32_001, 48_000, 1_000_000,
-		15_000, 320_001, 0, limit, 16_000, limit - 1, 32_001, // over each other, larger and smaller
-	}
-	for i, size := range sizes {
-		value := randomBytes(uint64(i), size)
-		mustSet(t, c, "k", value, time.Hour)
-		wantValue(t, c, "k", value)
-	}
-	before := randomBytes(0, 20_000)
-	mustSet(t, c, "k", before, time.Hour)
-	if err := c.Set(t.Context(), "k", make([]byte, limit+1), time.Hour); !errors.Is(err, l2cache.ErrTooLarge) {
-		t.Errorf("Set of %d bytes = %v, want ErrTooLarge", limit+1, err)
-	}
-	wantValue(t, c, "k", before)
-}
-
 func TestNewRefuses(t *testing.T) {
 	path := tempFile(t)
-	openDB(t, path, nil).Close()
-	readOnly := openDB(t, path, &bbolt.Options{ReadOnly: true})
-	if _, err := bolt.New(readOnly, nil); err == nil {
-		t.Error("New of a database that is ReadOnly: no error")
-	} else {
-		t.Log(err)
+	db := openDB(t, path, nil)
+	noSync := openDB(t, tempFile(t), &bbolt.Options{NoSync: true})
+	closed := openDB(t, tempFile(t), nil)
+	closed.Close()
+	foreign := openDB(t, tempFile(t), nil)
+	newer := openDB(t, tempFile(t), nil)
+	for db, version := range map[*bbolt.DB][]byte{foreign: nil, newer: {2}} {
+		err := db.Update(func(tx *bbolt.Tx) error {
+			b, err := tx.CreateBucket([]byte("l2cache"))
+			if version == nil {
+				return errors.Join(err, b.Put([]byte("key"), []byte("another program's")))
+			}
+			return errors.Join(err, b.Put([]byte("v"), version))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	_ = context.Background()
+	for _, test := range []struct {
+		name string
+		db   *bbolt.DB
+		o    *bolt.Options
+		text string // what the error says
+		kind error
+	}{
+		{"a database with NoSync", noSync, nil, "NoSync", nil},
+		{"NoSync, and a database without", db, &bolt.Options{NoSync: true}, "NoSync", nil},
+		{"a negative interval", db, &bolt.Options{SweepInterval: -1}, "SweepInterval", nil},
+		{"a negative timeout", db, &bolt.Options{OpTimeout: -1}, "OpTimeout", nil},
+		{"a bucket name that is too long", db, &bolt.Options{Bucket: strings.Repeat("b", 40_000)}, "Bucket", nil},
+		{"a database that is closed", closed, nil, "closed", l2cache.ErrClosed},
+		{"a bucket of another program", foreign, nil, `"l2cache"`, l2cache.ErrCorrupt},
+		{"a bucket of a newer version", newer, nil, "version 2", l2cache.ErrCorrupt},
+	} {
+		c, err := bolt.New(test.db, test.o)
+		if err == nil {
+			c.Close()
+			t.Errorf("New with %s: no error", test.name)
+			continue
+		}
+		if !strings.Contains(err.Error(), test.text) || test.kind != nil && !errors.Is(err, test.kind) {
+			t.Errorf("New with %s = %v; want %v and a mention of %s", test.name, err, test.kind, test.text)
+		}
+	}
+
+	db.Close()
+	readOnly := openDB(t, path, &bbolt.Options{ReadOnly: true})
+	if _, err := bolt.New(readOnly, nil); err == nil || !strings.Contains(err.Error(), "ReadOnly") {
+		t.Errorf("New with a database that is ReadOnly = %v, want an error that says so", err)
+	}
+}
+
+func TestNewLeavesTheDatabaseOpen(t *testing.T) {
+	db := openDB(t, tempFile(t), nil)
+	before := txID(t, db)
+	c := newCache(t, db, &bolt.Options{Bucket: "mine"})
+	if after := txID(t, db); after != before {
+		t.Errorf("New has written: transaction %d, was %d", after, before)
+	}
+	wantMiss(t, c, "k")
+	mustSet(t, c, "k", []byte("v"), time.Hour)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, l2cache.ErrClosed) {
+		t.Errorf("Get after Close = %v, want ErrClosed", err)
+	}
+	wantValue(t, newCache(t, db, &bolt.Options{Bucket: "mine"}), "k", []byte("v"))
+	wantMiss(t, newCache(t, db, &bolt.Options{Bucket: "other"}), "k")
+}
+
+func TestDatabaseClosedUnderneath(t *testing.T) {
+	db := openDB(t, tempFile(t), nil)
+	c := newCache(t, db, nil)
+	mustSet(t, c, "k", []byte("v"), time.Hour)
+	db.Close()
+	_, err := c.Get(t.Context(), "k")
+	for op, err := range map[string]error{
+		"Get":    err,
+		"Set":    c.Set(t.Context(), "k", nil, time.Hour),
+		"Delete": c.Delete(t.Context(), "k"),
+		"Ping":   c.Ping(t.Context()),
+	} {
+		if !errors.Is(err, l2cache.ErrClosed) {
+			t.Errorf("%s after the database was closed = %v, want ErrClosed", op, err)
+		}
+	}
+}
+
+func TestProfile(t *testing.T) {
+	byURL := l2cache.ProfileOf(open(t, tempFile(t), ""))
+	if !byURL.Embedded || !byURL.Durable || !byURL.Exclusive || byURL.Clock != l2cache.ClientClock || byURL.MaxValueLen != 16<<20 {
+		t.Errorf("profile by URL: %+v", byURL)
+	}
+	byNew := l2cache.ProfileOf(newCache(t, openDB(t, tempFile(t), nil), nil))
+	byURL.Exclusive = false
+	if byNew != byURL {
+		t.Errorf("profile of New: %+v, want %+v", byNew, byURL)
+	}
+}
+
+// txID is the number of the last transaction that was committed.
+func txID(t *testing.T, db *bbolt.DB) (id int) {
+	t.Helper()
+	err := db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

@@ -17,7 +17,7 @@ const maxCommitRows = 1024
 
 // A write is one caller's part of a commit.
 type write struct {
-	ctx context.Context // the caller's; nothing is done if it ends before the commit begins
+	ctx context.Context // the caller's; nothing is done if it has ended when the commit begins
 	// apply changes the bucket, and reports whether it did. It may be run again
 	// after a transaction that was undone.
 	apply    func(*bbolt.Bucket) (changed bool, err error)
@@ -39,20 +39,7 @@ func (c *Cache) do(ctx context.Context, w *write) error {
 func (c *Cache) run(ws []*write) {
 	c.committing.Lock()
 	defer c.committing.Unlock()
-	var live []*write
-	for _, w := range ws {
-		switch {
-		case c.closed.Load():
-			w.err = l2cache.ErrClosed
-		case w.ctx.Err() != nil:
-			w.err = w.ctx.Err()
-		default:
-			live = append(live, w)
-		}
-	}
-	if len(live) > 0 {
-		c.commitLocked(live)
-	}
+	c.commitLocked(ws)
 }
 
 // commitLocked applies ws in one transaction. If that is undone because it did not
@@ -62,6 +49,9 @@ func (c *Cache) commitLocked(ws []*write) {
 	err := c.update(func(b *bbolt.Bucket) error {
 		changed := false
 		for _, w := range ws {
+			if w.err = c.refused(w); w.err != nil {
+				continue
+			}
 			did, err := w.apply(b)
 			if err != nil {
 				return err
@@ -79,14 +69,24 @@ func (c *Cache) commitLocked(ws []*write) {
 		return
 	}
 	for _, w := range ws {
-		w.err = err
-		if err == nil {
+		switch {
+		case err == nil && w.err == nil:
 			c.sweepBy(w.deadline)
+		case w.err == nil:
+			w.err = err
 		}
 	}
 	if err == nil && c.noSync {
 		signal(c.unsynced)
 	}
+}
+
+// refused is why w must not be applied any more.
+func (c *Cache) refused(w *write) error {
+	if c.closed.Load() {
+		return l2cache.ErrClosed
+	}
+	return w.ctx.Err()
 }
 
 // undone reports whether a transaction that failed with err has left no trace:

@@ -1,6 +1,28 @@
 package bolt
 
-import "go.etcd.io/bbolt"
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
 
 // DB is the database behind c, for tests that reach what is stored.
 func (c *Cache) DB() *bbolt.DB { return c.db }
+
+// Sweep sweeps now. Between looking for what has ended and deleting it, a page at
+// a time, it calls between.
+func (c *Cache) Sweep(ctx context.Context, between func()) error {
+	for from := []byte{rowPrefix}; from != nil; {
+		p, err := c.scan(from, time.Now().UnixMicro())
+		if err != nil {
+			return err
+		}
+		between()
+		if err := c.reap(ctx, p.ended); err != nil {
+			return err
+		}
+		from = p.next
+	}
+	return nil
+}

@@ -60,32 +60,44 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-func appendRowKey(dst []byte, key string) []byte {
+// A rowKey is the key of an entry's row: rowPrefix and the user's key.
+type rowKey []byte
+
+func newRowKey(key string) rowKey {
+	return appendRowKey(make([]byte, 0, 1+len(key)), key)
+}
+
+func appendRowKey(dst []byte, key string) rowKey {
 	return append(append(dst, rowPrefix), key...)
 }
 
-// appendChunksKey appends what the keys of all chunks of key begin with.
-func appendChunksKey(dst []byte, key string) []byte {
-	dst = append(dst, chunkPrefix)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(key)))
-	return append(dst, key...)
+func (k rowKey) user() []byte { return k[1:] }
+
+// chunk returns the key of the chunk of number i.
+func (k rowKey) chunk(i int) []byte {
+	c := make([]byte, 0, 1+2+len(k.user())+4)
+	c = append(c, chunkPrefix)
+	c = binary.BigEndian.AppendUint16(c, uint16(len(k.user())))
+	c = append(c, k.user()...)
+	return binary.BigEndian.AppendUint32(c, uint32(i))
 }
 
-func chunkKey(key string, i int) []byte {
-	k := make([]byte, 0, 1+2+len(key)+4)
-	return binary.BigEndian.AppendUint32(appendChunksKey(k, key), uint32(i))
+// chunks returns what the keys of all chunks begin with, and nothing else does.
+func (k rowKey) chunks() []byte {
+	c := k.chunk(0)
+	return c[:len(c)-4]
 }
 
 // A record is an entry as it is stored.
 type record struct {
-	key    string
+	key    rowKey
 	row    []byte
 	chunks []byte // the value, if it is not in the row
 }
 
 // newRecord copies value. Its length is at most maxValueLen.
 func newRecord(key string, h envelope.Header, value []byte) record {
-	r := record{key: key}
+	r := record{key: newRowKey(key)}
 	if len(value) <= chunkLen {
 		r.row = make([]byte, 0, minRowLen+len(value))
 		r.row = h.Append(append(r.row, inRow))
@@ -97,7 +109,7 @@ func newRecord(key string, h envelope.Header, value []byte) record {
 		r.row = binary.BigEndian.AppendUint32(r.row, crc32.Checksum(value, castagnoli))
 		r.chunks = bytes.Clone(value)
 	}
-	r.row = binary.BigEndian.AppendUint32(r.row, checksum(key, r.row))
+	r.row = binary.BigEndian.AppendUint32(r.row, checksum(r.key, r.row))
 	return r
 }
 
@@ -107,11 +119,10 @@ func (r record) rows() int { return 1 + (len(r.chunks)+chunkLen-1)/chunkLen }
 // put stores the record and removes what is left of the one before. Bbolt reads
 // row and chunks until the transaction ends.
 func (r record) put(b *bbolt.Bucket) error {
-	k := appendRowKey(nil, r.key)
-	old := b.Get(k)
+	old := b.Get(r.key)
 	chunks := 0
 	for chunk := range slices.Chunk(r.chunks, chunkLen) {
-		if err := b.Put(chunkKey(r.key, chunks), chunk); err != nil {
+		if err := b.Put(r.key.chunk(chunks), chunk); err != nil {
 			return err
 		}
 		chunks++
@@ -121,22 +132,21 @@ func (r record) put(b *bbolt.Bucket) error {
 			return err
 		}
 	}
-	err := b.Put(k, r.row)
+	err := b.Put(r.key, r.row)
 	if errors.Is(err, berrors.ErrIncompatibleValue) { // a bucket, which is not ours
-		if err := b.DeleteBucket(k); err != nil {
+		if err := b.DeleteBucket(r.key); err != nil {
 			return err
 		}
-		err = b.Put(k, r.row)
+		err = b.Put(r.key, r.row)
 	}
 	return err
 }
 
-// remove deletes key's rows, and reports whether there were any.
-func remove(b *bbolt.Bucket, key string) (bool, error) {
-	k := appendRowKey(nil, key)
+// remove deletes an entry's rows, and reports whether there were any.
+func remove(b *bbolt.Bucket, k rowKey) (bool, error) {
 	row := b.Get(k)
-	if mayHaveChunks(key, row) {
-		if err := deleteChunks(b, key, 0); err != nil {
+	if mayHaveChunks(k, row) {
+		if err := deleteChunks(b, k, 0); err != nil {
 			return false, err
 		}
 	}
@@ -149,18 +159,17 @@ func remove(b *bbolt.Bucket, key string) (bool, error) {
 
 // mayHaveChunks is false if row is nil, or certainly holds its value itself. A
 // damaged row may have had chunks.
-func mayHaveChunks(key string, row []byte) bool {
+func mayHaveChunks(k rowKey, row []byte) bool {
 	if row == nil {
 		return false
 	}
-	_, kind, _, err := decodeRow(key, row)
+	_, kind, _, err := decodeRow(k, row)
 	return err != nil || kind != inRow
 }
 
-// deleteChunks deletes the chunks of key from number from on.
-func deleteChunks(b *bbolt.Bucket, key string, from int) error {
-	first := chunkKey(key, from)
-	prefix := first[:len(first)-4]
+// deleteChunks deletes an entry's chunks from number from on.
+func deleteChunks(b *bbolt.Bucket, key rowKey, from int) error {
+	first, prefix := key.chunk(from), key.chunks()
 	c := b.Cursor()
 	// Each time from the start: a cursor is not sure to stand right after Delete.
 	for k, _ := c.Seek(first); bytes.HasPrefix(k, prefix); k, _ = c.Seek(first) {
@@ -173,12 +182,12 @@ func deleteChunks(b *bbolt.Bucket, key string, from int) error {
 
 // decodeRow checks row, and splits it into header, kind and the body between
 // header and checksum, which is a part of row.
-func decodeRow(key string, row []byte) (h envelope.Header, kind byte, body []byte, err error) {
+func decodeRow(k rowKey, row []byte) (h envelope.Header, kind byte, body []byte, err error) {
 	if len(row) < minRowLen {
 		return h, 0, nil, fmt.Errorf("%w: a row of %d bytes", l2cache.ErrCorrupt, len(row))
 	}
 	end := len(row) - crcLen
-	if binary.BigEndian.Uint32(row[end:]) != checksum(key, row[:end]) {
+	if binary.BigEndian.Uint32(row[end:]) != checksum(k, row[:end]) {
 		return h, 0, nil, fmt.Errorf("%w: checksum of the row", l2cache.ErrCorrupt)
 	}
 	kind = row[0]
@@ -210,7 +219,7 @@ func peek(row []byte) (deadline int64, rows int, ok bool) {
 }
 
 // readValue returns a copy of the value of an entry whose row has been decoded.
-func readValue(b *bbolt.Bucket, key string, kind byte, body []byte) ([]byte, error) {
+func readValue(b *bbolt.Bucket, key rowKey, kind byte, body []byte) ([]byte, error) {
 	if kind == inRow {
 		value := make([]byte, len(body))
 		copy(value, body)
@@ -222,10 +231,9 @@ func readValue(b *bbolt.Bucket, key string, kind byte, body []byte) ([]byte, err
 		return nil, fmt.Errorf("%w: a value of %d bytes", l2cache.ErrCorrupt, length)
 	}
 	value := make([]byte, 0, length)
-	first := chunkKey(key, 0)
-	prefix := first[:len(first)-4]
+	prefix := key.chunks()
 	c := b.Cursor()
-	for k, chunk := c.Seek(first); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
+	for k, chunk := c.Seek(prefix); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
 		if len(value)+len(chunk) > length {
 			break
 		}
@@ -237,8 +245,7 @@ func readValue(b *bbolt.Bucket, key string, kind byte, body []byte) ([]byte, err
 	return value, nil
 }
 
-// checksum covers the key too, so that a row under another key is noticed.
-func checksum(key string, row []byte) uint32 {
-	var buf [64]byte
-	return crc32.Update(crc32.Update(0, castagnoli, append(buf[:0], key...)), castagnoli, row)
+// checksum covers the user's key too, so that a row under another key is noticed.
+func checksum(k rowKey, row []byte) uint32 {
+	return crc32.Update(crc32.Checksum(k.user(), castagnoli), castagnoli, row)
 }

@@ -87,9 +87,9 @@ func (c *Cache) sweep(ctx context.Context) error {
 
 // A page is what one read transaction of a sweep has found.
 type page struct {
-	ended    []string // keys
-	earliest int64    // deadline of the others
-	next     []byte   // where the next page begins; nil if this is the last
+	ended    []rowKey
+	earliest int64  // deadline of the others
+	next     []byte // where the next page begins; nil if this is the last
 }
 
 // scan reads a page of rows. It does not verify them: reap does.
@@ -117,7 +117,7 @@ func (c *Cache) scan(from []byte, now int64) (p page, err error) {
 				p.earliest = min(p.earliest, deadline)
 				continue
 			}
-			p.ended = append(p.ended, string(k[1:]))
+			p.ended = append(p.ended, bytes.Clone(k))
 			rows += n
 		}
 		return nil
@@ -127,7 +127,7 @@ func (c *Cache) scan(from []byte, now int64) (p page, err error) {
 
 // reap deletes those of keys whose entries have ended still: in the meantime a Set
 // may have renewed one.
-func (c *Cache) reap(ctx context.Context, keys []string) error {
+func (c *Cache) reap(ctx context.Context, keys []rowKey) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -136,15 +136,15 @@ func (c *Cache) reap(ctx context.Context, keys []string) error {
 		deadline: never,
 		apply: func(b *bbolt.Bucket) (changed bool, err error) {
 			now := time.Now()
-			for _, key := range keys {
-				h, _, _, err := decodeRow(key, b.Get(appendRowKey(nil, key)))
+			for _, k := range keys {
+				h, _, _, err := decodeRow(k, b.Get(k))
 				if err != nil {
 					continue // gone, or damaged: that is not ours to delete
 				}
 				if _, live := h.Remaining(now, resolution); live {
 					continue
 				}
-				if _, err := remove(b, key); err != nil {
+				if _, err := remove(b, k); err != nil {
 					return false, err
 				}
 				changed = true
