@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache/internal/batch"
 )
 
 // conns are the connections of a handle that was opened by URL.
@@ -41,18 +43,35 @@ func newConns(o redis.Options, config *tls.Config, size int) *conns {
 var errBusy = errors.New("all connections of the pool are in use")
 
 // pipeline returns promptly when ctx ends.
-func (p *conns) pipeline(ctx context.Context, cmds []redis.Cmder) error {
-	select {
-	case p.turns <- struct{}{}:
-		defer func() { <-p.turns }()
-	case <-ctx.Done():
-		return failed(cmds, errBusy)
-	case <-p.closing:
-		return failed(cmds, redis.ErrClosed)
+func (p *conns) pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
+	if err := p.wait(ctx, deadline); err != nil {
+		return failed(cmds, err)
 	}
+	defer func() { <-p.turns }()
 	c := p.take()
 	defer p.put(c)
-	return c.pipeline(ctx, cmds)
+	return c.pipeline(ctx, deadline, cmds)
+}
+
+// wait puts one into p.turns.
+func (p *conns) wait(ctx context.Context, deadline time.Time) error {
+	select {
+	case p.turns <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case p.turns <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return errBusy
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.closing:
+		return redis.ErrClosed
+	}
 }
 
 func (p *conns) take() *conn {
@@ -102,50 +121,90 @@ type conn struct {
 	client *redis.Client
 	tls    *tls.Config
 
-	mu     sync.Mutex
-	net    net.Conn // the one dialed last; nil before
-	call   uint64   // number of the call that is or was the last
-	ended  uint64   // number of the last call that was ended by its ctx
-	closed bool
+	mu       sync.Mutex
+	net      net.Conn           // the one dialed last; nil before
+	dialing  context.CancelFunc // ends the dial that began last; nil before
+	call     uint64             // number of the call that is or was the last
+	ended    uint64             // number of the last call that was ended before its reply
+	deadline time.Time          // of the call; zero if there is none
+	timer    *time.Timer        // runs expire at deadline; nil before the first call
+	closed   bool
 }
 
-func (c *conn) pipeline(ctx context.Context, cmds []redis.Cmder) error {
-	c.mu.Lock()
-	c.call++
-	call := c.call
-	c.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { c.end(call) })
-	err := pipeline(ctx, c.client, cmds)
-	if !stop() {
-		// The error of a connection that was closed for ctx's sake is ctx's.
-		for _, cmd := range cmds {
-			if errors.Is(cmd.Err(), net.ErrClosed) {
-				cmd.SetErr(ctx.Err())
-			}
+func (c *conn) pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
+	call := c.begin(deadline)
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { c.end(call) })
+		defer stop()
+	}
+	// Not with ctx: it is c that ends what go-redis does.
+	err := pipeline(context.Background(), c.client, cmds)
+	if !c.finish() {
+		return err
+	}
+	// The call was ended, which can show in any error of the network. If that was
+	// for ctx's sake then this is what NewError says, whatever the error is here.
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && !errors.As(err, new(redis.Error)) {
+			cmd.SetErr(batch.ErrTimeout)
 		}
 	}
-	return err
+	return cmds[0].Err()
 }
 
-// end closes the connection if that call is still on it.
+func (c *conn) begin(deadline time.Time) (call uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.call++
+	c.deadline = deadline
+	if left := time.Until(deadline); c.timer == nil {
+		c.timer = time.AfterFunc(left, c.expire)
+	} else {
+		c.timer.Reset(left)
+	}
+	return c.call
+}
+
+// finish reports whether the call was ended before its reply.
+func (c *conn) finish() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer.Stop()
+	c.deadline = time.Time{}
+	return c.ended == c.call
+}
+
+// expire ends the call at its deadline. It may come late, in another call's time.
+func (c *conn) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+		c.endLocked()
+	}
+}
+
+// end ends a call, if that is still under way.
 func (c *conn) end(call uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.call == call {
-		c.ended = call
-		c.closeNetLocked()
+	if c.call == call && !c.deadline.IsZero() {
+		c.endLocked()
 	}
 }
 
-// close closes the connection, and each that is dialed from now on.
+// close ends a call that is under way, and all that are to come.
 func (c *conn) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.closeNetLocked()
+	c.endLocked()
 }
 
-func (c *conn) closeNetLocked() {
+func (c *conn) endLocked() {
+	c.ended = c.call
+	if c.dialing != nil {
+		c.dialing()
+	}
 	if c.net != nil {
 		c.net.Close()
 	}
@@ -156,32 +215,47 @@ func (c *conn) closeNetLocked() {
 // stderr and, after as many as there may be connections, look no more than once a
 // second whether the server is back.
 func (c *conn) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := dial(ctx, network, addr)
+	conn, err := c.connect(ctx, network, addr)
 	if err != nil {
 		return &unconnected{address{network, addr}, err}, nil
 	}
+	return conn, nil
+}
+
+func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	c.mu.Lock()
+	c.dialing = cancel
+	if c.closed || c.ended == c.call {
+		cancel()
+	}
+	c.mu.Unlock()
+
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	secure := conn
+	if c.tls != nil {
+		client := tls.Client(conn, c.tls)
+		if err := client.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		secure = tlsConn{client}
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.net = conn
 	if c.closed || c.ended == c.call {
 		conn.Close()
 	}
-	c.mu.Unlock()
-	if c.tls == nil {
-		return conn, nil
-	}
-	secure := tls.Client(conn, c.tls)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return &unconnected{address{network, addr}, err}, nil
-	}
-	return tlsConn{secure}, nil
-}
-
-func dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
-	}}
-	return d.DialContext(ctx, network, addr)
+	return secure, nil
 }
 
 // tlsConn lets go-redis look at the socket below before it uses a connection again.

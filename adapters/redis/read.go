@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -30,20 +32,29 @@ func (c *Cache) read(ctx context.Context, g *batch.Group[read], key string) (l2c
 	if err := l2cache.Preflight(ctx, name, "get", key, c.isClosed()); err != nil {
 		return l2cache.Entry{}, err
 	}
-	waitCtx := ctx
-	if !c.inline(ctx) && ctx.Done() == nil { // have the group wait beside the call
-		var cancel context.CancelFunc
-		waitCtx, cancel = context.WithTimeout(ctx, c.opTimeout)
-		defer cancel()
-	}
 	r := &read{key: key}
-	if err := g.Do(waitCtx, r); err != nil {
+	err := c.do(ctx, g, r)
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
 		return l2cache.Entry{}, c.newError(ctx, "get", key, err)
 	}
-	if r.err != nil {
-		return l2cache.Entry{}, c.newError(ctx, "get", key, r.err)
-	}
 	return r.entry, nil
+}
+
+// do has r run by g. If the error is not nil then r is no longer the caller's.
+func (c *Cache) do(ctx context.Context, g *batch.Group[read], r *read) error {
+	if ctx.Done() == nil && !c.inline(ctx) { // have the group wait beside the call
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.opTimeout)
+		defer cancel()
+	}
+	err := g.Do(ctx, r)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return batch.ErrTimeout // as far as it is not ctx's own
+	}
+	return err
 }
 
 // batchSize is how many reads the next batch may have.
@@ -62,26 +73,22 @@ func (c *Cache) measure(reads []*read) {
 }
 
 // group makes a Group that does batches of reads by run.
-func (c *Cache) group(run func(context.Context, []*read)) *batch.Group[read] {
+func (c *Cache) group(run func(context.Context, time.Time, []*read)) *batch.Group[read] {
 	g := &batch.Group[read]{InFlight: inFlight, Max: c.batchSize, Timeout: c.opTimeout}
 	g.Run = func(reads []*read) {
-		ctx, cancel := context.WithTimeout(context.Background(), c.opTimeout)
-		defer cancel()
-		run(ctx, reads)
+		run(context.Background(), time.Now().Add(c.opTimeout), reads)
 	}
 	if c.prompt {
 		g.Alone = func(ctx context.Context, r *read) {
-			ctx, cancel := context.WithTimeout(ctx, c.opTimeout)
-			defer cancel()
-			run(ctx, []*read{r})
+			run(ctx, time.Now().Add(c.opTimeout), []*read{r})
 		}
 	}
 	return g
 }
 
 // runGets does reads as GETs in a pipeline.
-func (c *Cache) runGets(ctx context.Context, reads []*read) {
-	cmds := c.execRead(ctx, func() []redis.Cmder {
+func (c *Cache) runGets(ctx context.Context, deadline time.Time, reads []*read) {
+	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
 			cmds[i] = once{redis.NewStringCmd(context.Background(), "get", r.key)}
@@ -97,9 +104,9 @@ func (c *Cache) runGets(ctx context.Context, reads []*read) {
 // runPairs does reads as GETs and PTTLs in a transaction: MULTI, GET, PTTL, GET,
 // PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the other
 // replies on the connection when MULTI is refused.
-func (c *Cache) runPairs(ctx context.Context, reads []*read) {
+func (c *Cache) runPairs(ctx context.Context, deadline time.Time, reads []*read) {
 	var replies *pairs
-	cmds := c.execRead(ctx, func() []redis.Cmder {
+	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
 		replies = newPairs(reads, 1+2*len(reads))
 		cmds := make([]redis.Cmder, 0, 2*len(reads)+2)
 		cmds = append(cmds, raw(replies, "multi"))
@@ -116,7 +123,7 @@ func (c *Cache) runPairs(ctx context.Context, reads []*read) {
 		return
 	}
 	if replies.refused != nil {
-		c.rescue(ctx, reads)
+		c.rescue(ctx, deadline, reads)
 	}
 	c.measure(reads)
 }
@@ -128,15 +135,15 @@ func raw(replies *pairs, args ...any) redis.Cmder {
 // rescue deals with a transaction that the server has refused. It does if it refuses
 // any of the commands, be it for one of the keys or, when it is out of memory, for
 // all. The reads that it does not refuse for the key's own sake are done by script.
-func (c *Cache) rescue(ctx context.Context, reads []*read) {
+func (c *Cache) rescue(ctx context.Context, deadline time.Time, reads []*read) {
 	var again []*read
 	for _, r := range reads {
 		if r.err == nil || redis.IsOOMError(r.err) {
 			again = append(again, r)
 		}
 	}
-	again = c.runScripts(ctx, again, "evalsha", pairScript.Hash())
-	c.runScripts(ctx, again, "eval", pairSource)
+	again = c.runScripts(ctx, deadline, again, "evalsha", pairScript.Hash())
+	c.runScripts(ctx, deadline, again, "eval", pairSource)
 }
 
 // pairSource reads value and PTTL of a key. An error is returned, not raised, for
@@ -149,12 +156,12 @@ var pairScript = redis.NewScript(pairSource)
 
 // runScripts does each of reads by the script, and returns those for which the
 // server does not have it.
-func (c *Cache) runScripts(ctx context.Context, reads []*read, command, script string) (missing []*read) {
+func (c *Cache) runScripts(ctx context.Context, deadline time.Time, reads []*read, command, script string) (missing []*read) {
 	if len(reads) == 0 {
 		return nil
 	}
 	replies := make([]*pairs, len(reads))
-	cmds := c.execRead(ctx, func() []redis.Cmder {
+	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
 			replies[i] = newPairs(reads[i:i+1], 0)

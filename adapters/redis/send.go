@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -15,7 +16,7 @@ import (
 // A pipeliner sends commands in one pipeline, each of them once, and leaves in each
 // its reply or its error. It returns the first error.
 type pipeliner interface {
-	pipeline(ctx context.Context, cmds []redis.Cmder) error
+	pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error
 	// close ends the pipelines under way, if they are the handle's own.
 	close()
 }
@@ -30,7 +31,9 @@ func (once) NoRetry() bool { return true }
 // the client's own timeouts.
 type shared struct{ client *redis.Client }
 
-func (s shared) pipeline(ctx context.Context, cmds []redis.Cmder) error {
+func (s shared) pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	return pipeline(ctx, s.client, cmds)
 }
 
@@ -39,16 +42,18 @@ func (s shared) close() {}
 // errUnsent marks a command that go-redis has not come to.
 var errUnsent = errors.New("not sent")
 
-// pipeline makes up for go-redis, which leaves commands without an error if the
-// server refuses AUTH or SELECT on a new connection: they would pass for ones with
-// an empty reply.
 func pipeline(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
+	if len(cmds) == 1 {
+		return client.Process(ctx, cmds[0])
+	}
 	for _, cmd := range cmds {
 		cmd.SetErr(errUnsent)
 	}
 	pipe := client.Pipeline()
 	pipe.BatchProcess(ctx, cmds...)
 	_, err := pipe.Exec(ctx)
+	// If the server refuses AUTH or SELECT on a new connection, go-redis leaves the
+	// commands without an error: they would pass for ones with an empty reply.
 	for _, cmd := range cmds {
 		if cmd.Err() == errUnsent {
 			cmd.SetErr(err)
@@ -65,29 +70,25 @@ func failed(cmds []redis.Cmder, err error) error {
 }
 
 // send has one command done. It returns no later than ctx and the operation timeout
-// say; with a client that is not bounded by ctx, cmd may still be sent after that.
+// say; with a client that a caller has made, cmd may still be sent after that.
 func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error {
-	opCtx, cancel := context.WithTimeout(ctx, c.opTimeout)
-	defer cancel()
-	cmd = once{cmd}
-	var err error
+	deadline := time.Now().Add(c.opTimeout)
+	cmds := []redis.Cmder{once{cmd}}
 	if c.inline(ctx) {
-		err = c.exec(opCtx, []redis.Cmder{cmd})
-	} else {
-		done := make(chan error, 1)
-		go func() { done <- c.exec(opCtx, []redis.Cmder{cmd}) }()
-		select {
-		case err = <-done:
-		case <-opCtx.Done():
-			err = opCtx.Err()
-		case <-c.closing:
-			err = l2cache.ErrClosed
-		}
+		return c.newError(ctx, op, key, c.exec(ctx, deadline, cmds))
 	}
-	if err != nil {
+	opCtx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- c.exec(opCtx, deadline, cmds) }()
+	select {
+	case err := <-done:
 		return c.newError(ctx, op, key, err)
+	case <-opCtx.Done():
+		return c.newError(ctx, op, key, batch.ErrTimeout)
+	case <-c.closing:
+		return c.newError(ctx, op, key, l2cache.ErrClosed)
 	}
-	return nil
 }
 
 // inline reports whether a call whose ctx this is can do its I/O itself, as that
@@ -97,21 +98,21 @@ func (c *Cache) inline(ctx context.Context) bool {
 }
 
 // exec has cmds done unless c is closed, and has Close wait for them.
-func (c *Cache) exec(ctx context.Context, cmds []redis.Cmder) error {
+func (c *Cache) exec(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
 	if !c.begin() {
 		return failed(cmds, l2cache.ErrClosed)
 	}
 	defer c.calls.Done()
-	return c.client.pipeline(ctx, cmds)
+	return c.client.pipeline(ctx, deadline, cmds)
 }
 
 // execRead has the commands done that build returns, which only read, and builds
 // and does them once more if the connection was stale.
-func (c *Cache) execRead(ctx context.Context, build func() []redis.Cmder) []redis.Cmder {
+func (c *Cache) execRead(ctx context.Context, deadline time.Time, build func() []redis.Cmder) []redis.Cmder {
 	cmds := build()
-	if err := c.exec(ctx, cmds); stale(err) {
+	if err := c.exec(ctx, deadline, cmds); stale(err) {
 		cmds = build()
-		c.exec(ctx, cmds)
+		c.exec(ctx, deadline, cmds)
 	}
 	return cmds
 }
@@ -123,13 +124,14 @@ func stale(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// newError is l2cache.NewError with the kinds of go-redis's and the server's errors.
+// newError is l2cache.NewError with the kinds of go-redis's and the server's
+// errors, and nil for nil.
 func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case c.isClosed():
 		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
-	case err == context.DeadlineExceeded: // nolint:errorlint // the operation's own, bare
-		err = batch.ErrTimeout
 	}
 	return l2cache.NewError(ctx, name, op, key, kind(err), err)
 }
