@@ -26,3 +26,6 @@ func (c *Cache) Sweep(ctx context.Context, between func()) error {
 	}
 	return nil
 }
+
+// Kind is the kind of a failure.
+func Kind(err error) error { return kind(err) }
