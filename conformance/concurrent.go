@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
+	"regexp"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -192,21 +194,33 @@ func noGoroutineLeftCase(p *probe) {
 		h.close()
 	}
 	use() // what a driver starts once for the process does not count
-	before := runtime.NumGoroutine()
+	before, _ := p.e.goroutines()
 	const handles = 5
 	for range handles {
 		use()
 	}
 	// What is ending may take a moment; what stays, stays.
-	now := runtime.NumGoroutine()
-	for end := time.Now().Add(3 * time.Second); now >= before+handles && time.Now().Before(end); now = runtime.NumGoroutine() {
-		time.Sleep(20 * time.Millisecond)
+	now, stacks := p.e.goroutines()
+	for end := time.Now().Add(3 * time.Second); now >= before+handles && time.Now().Before(end); now, stacks = p.e.goroutines() {
+		time.Sleep(10 * time.Millisecond)
 	}
 	if now >= before+handles {
-		stacks := make([]byte, 64<<10)
-		stacks = stacks[:runtime.Stack(stacks, true)]
 		p.failf("%d goroutines more after %d handles were closed | want none\n%s", now-before, handles, stacks)
 	}
+}
+
+// goroutines counts the goroutines of this run, by the label that they inherit,
+// and shows their stacks. Whatever else goes on in the process has no part in it.
+func (e *engine) goroutines() (n int, stacks string) {
+	record := regexp.MustCompile(`(?m)^(\d+) @.*\n# labels: .*"` + e.id + `".*\n(?:#\t.*\n)*`)
+	var profile strings.Builder
+	pprof.Lookup("goroutine").WriteTo(&profile, 1)
+	for _, match := range record.FindAllStringSubmatch(profile.String(), -1) {
+		count, _ := strconv.Atoi(match[1])
+		n += count
+		stacks += match[0] + "\n"
+	}
+	return n, stacks
 }
 
 var closeCases = []Case{

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,7 +48,9 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 		results: map[string]*pending{},
 	}
 	e.slots = make(chan struct{}, e.o.Parallel)
-	b, err := open(ctx, e.namespace())
+	var b l2cache.L2CacheBackend
+	var err error
+	pprof.Do(ctx, e.labels(), func(ctx context.Context) { b, err = open(ctx, e.namespace()) })
 	if err != nil {
 		return nil, fmt.Errorf("conformance: cannot open the backend: %w", err)
 	}
@@ -57,6 +60,9 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 	}
 	return e, nil
 }
+
+// labels mark the goroutines of this run, and all that they start.
+func (e *engine) labels() pprof.LabelSet { return pprof.Labels("conformance", e.id) }
 
 func (e *engine) namespace() string { return fmt.Sprintf("%sn%d", e.id, e.next.Add(1)) }
 
@@ -195,7 +201,7 @@ func (p *probe) runGuarded() (Status, string) {
 		defer p.catch()
 		p.ctx, p.cancel = context.WithCancel(context.Background())
 		defer p.cancel()
-		p.c.run(p)
+		pprof.Do(p.ctx, p.e.labels(), func(context.Context) { p.c.run(p) })
 	}()
 	watchdog := time.NewTimer(p.e.o.CaseTimeout)
 	defer watchdog.Stop()
