@@ -1,0 +1,89 @@
+package memcached_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/adapters/memcached"
+	"github.com/l2cache/l2cache/conformance"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+func TestConformance(t *testing.T) {
+	server := servertest.Memcached(t)
+	conformance.Run(t, func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		return l2cache.Open(ctx, "memcached://"+server.Addr+"?prefix="+prefix(namespace))
+	}, options(t, server))
+}
+
+// TestConformanceCallersClient runs the suite on a client that the caller made.
+func TestConformanceCallersClient(t *testing.T) {
+	server := servertest.Memcached(t)
+	client := newClient(t, server.Addr)
+	o := options(t, server)
+	if testing.Short() {
+		o.Only = []string{"basic", "context", "faults", "close", "missing"}
+	}
+	conformance.Run(t, func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		cache, err := memcached.New(client, nil)
+		if err != nil {
+			return nil, err
+		}
+		return l2cache.WithPrefix(cache, prefix(namespace)), nil
+	}, o)
+}
+
+// prefix has the same length for each namespace, so that the profile is the same.
+func prefix(namespace string) string { return fmt.Sprintf("%.16s:", namespace+strings.Repeat("-", 16)) }
+
+func options(t *testing.T, server *servertest.Server) *conformance.Options {
+	raw := newClient(t, server.Addr)
+	// damage replaces the item under key with what change makes of it.
+	damage := func(name string, change func(*memcache.Item)) conformance.Damage {
+		return conformance.Damage{Name: name, Do: func(_ context.Context, namespace, key string) error {
+			item, err := raw.Get(memcached.ItemKey(prefix(namespace) + key))
+			if err != nil {
+				return err
+			}
+			item.Value = slices.Clone(item.Value)
+			change(item)
+			return raw.Set(item)
+		}}
+	}
+	return &conformance.Options{
+		Strict: true,
+		Faults: &conformance.Faults{
+			Down:   func(context.Context) error { return server.Kill() },
+			Up:     func(context.Context) error { return server.Start() },
+			Stall:  func(context.Context) error { return server.Pause() },
+			Resume: func(context.Context) error { return server.Resume() },
+		},
+		Raw: &conformance.Raw{
+			Stored: func(_ context.Context, namespace, key string) (bool, error) {
+				_, err := raw.Get(memcached.ItemKey(prefix(namespace) + key))
+				if errors.Is(err, memcache.ErrCacheMiss) {
+					return false, nil
+				}
+				return err == nil, err
+			},
+			Damage: []conformance.Damage{
+				damage("foreign writer", func(i *memcache.Item) { i.Flags, i.Value = 0, []byte("42") }),
+				damage("foreign flags", func(i *memcache.Item) { i.Flags = 1 }),
+				damage("our flags, other bytes", func(i *memcache.Item) { i.Value = []byte("a value that is not in an envelope") }),
+				damage("truncated", func(i *memcache.Item) { i.Value = i.Value[:10] }),
+				damage("empty", func(i *memcache.Item) { i.Value = nil }),
+				damage("bit flip in the magic", func(i *memcache.Item) { i.Value[0] ^= 4 }),
+				damage("next version", func(i *memcache.Item) { i.Value[2]++ }),
+			},
+		},
+		OpTimeout: time.Second,
+	}
+}
