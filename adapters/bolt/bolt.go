@@ -155,6 +155,9 @@ var (
 // and so is a bucket that something else has filled.
 func New(db *bbolt.DB, o *Options) (*Cache, error) {
 	c, err := newCache(db, o)
+	if err == nil {
+		err = c.view(func(tx *bbolt.Tx) error { return checkBucket(tx, c.bucket) })
+	}
 	if err != nil {
 		return nil, &l2cache.Error{Op: "new", Backend: "bolt", Kind: kind(err), Err: err}
 	}
@@ -204,10 +207,6 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		Max:      func() int { return maxCommitRows },
 		Weight:   func(w *write) int { return w.rows },
 		Timeout:  d.OpTimeout,
-	}
-	err := c.view(func(tx *bbolt.Tx) error { return checkBucket(tx, c.bucket) })
-	if err != nil {
-		return nil, err
 	}
 	return c, nil
 }

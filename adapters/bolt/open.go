@@ -81,39 +81,36 @@ func openPath(ctx context.Context, path string, wait time.Duration, o *Options) 
 }
 
 // tryOpen opens the database at path unless it is locked, which is errLocked.
-func tryOpen(path string, o *Options) (_ *Cache, err error) {
+func tryOpen(path string, o *Options) (*Cache, error) {
 	lock, err := tryLock(path + ".lock")
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			lock.Close() // the error that led here is the one to report
-		}
-	}()
 	db, file, err := openDB(path, o.NoSync)
 	if err != nil {
+		lock.Close()
 		return nil, err
 	}
 	c, err := newCache(db, o)
-	if err == nil {
-		err = c.checkFile(file)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
 	if err != nil {
-		// Not db.Close: it would hang if the check has met a page that made bbolt
-		// panic and lose its locks. The memory map stays.
-		file.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		db.Close()
+		lock.Close()
+		return nil, err
 	}
 	c.release = func() error {
 		defer lock.Close()
 		if c.broken.Load() != nil {
-			return file.Close() // for the same reason
+			return abandon(file) // db.Close would wait for locks that are lost
 		}
 		return db.Close()
+	}
+	err = c.checkFile(file)
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		c.release() // the error that led here is the one to report
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
@@ -126,8 +123,7 @@ func openDB(path string, noSync bool) (db *bbolt.DB, file *os.File, err error) {
 	defer func() {
 		debug.SetPanicOnFault(faults)
 		if p := recover(); p != nil {
-			// The memory map stays, and the file's lock goes with its descriptor.
-			file.Close()
+			abandon(file)
 			db, file, err = nil, nil, fmt.Errorf("%w: %s: %v", l2cache.ErrCorrupt, path, p)
 		}
 	}()
@@ -155,8 +151,8 @@ func openDB(path string, noSync bool) (db *bbolt.DB, file *os.File, err error) {
 	return nil, nil, fmt.Errorf("%w: %s: %v", l2cache.ErrCorrupt, path, err)
 }
 
-// checkFile returns an error if the file is shorter than its pages, or has buckets
-// but not the cache's: it is somebody else's.
+// checkFile returns an error if the file is shorter than its pages, or somebody
+// else's: it has buckets, but not the cache's.
 func (c *Cache) checkFile(file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
@@ -171,6 +167,6 @@ func (c *Cache) checkFile(file *os.File) error {
 			return fmt.Errorf("%w: the database is another program's: it has a bucket %q and none of this package",
 				l2cache.ErrCorrupt, name)
 		}
-		return nil
+		return checkBucket(tx, c.bucket)
 	})
 }
