@@ -43,8 +43,6 @@ func newBucket(r *requester, c *jetstream.StreamConfig, maxPayload int64, maxTTL
 	switch {
 	case level(c) < 1:
 		return nil, errOldServer
-	case !c.AllowMsgTTL:
-		return nil, errors.New("allow_msg_ttl is off: entries would not be reclaimed")
 	case c.MaxMsgsPerSubject != 1:
 		return nil, fmt.Errorf("max_msgs_per_subject (history) is %d, want 1: an old value would return when the newest expires", c.MaxMsgsPerSubject)
 	case c.Mirror != nil:
@@ -73,6 +71,8 @@ func newBucket(r *requester, c *jetstream.StreamConfig, maxPayload int64, maxTTL
 		return nil, fmt.Errorf("messages of %d bytes at most are allowed (max_payload, max_msg_size), want %d or more", limit, minValue+reserve)
 	case bucketTTL(c.MaxAge) < maxTTL:
 		return nil, fmt.Errorf("max_age is %v, which is less than the backend was opened for: set max_age, or Options.MaxAge, to the bucket's", c.MaxAge)
+	case !c.AllowMsgTTL: // the last, as it can be mended
+		return nil, errNoMessageTTL
 	}
 	return &bucket{
 		requester: r,
@@ -168,8 +168,7 @@ func statusError(m *nats.Msg) error {
 }
 
 // openStream returns the settings of the stream, which it creates if it is missing.
-// With repair it may turn AllowMsgTTL on.
-func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, repair bool) (*jetstream.StreamConfig, error) {
+func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
 	err := r.ask(ctx, limit, apiStreamInfo+want.Name, nil, &info)
 	if isCode(err, jetstream.JSErrCodeStreamNotFound) {
@@ -177,14 +176,6 @@ func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstr
 	}
 	if err != nil {
 		return nil, err
-	}
-	config := info.Config
-	if config.AllowMsgTTL || !repair || level(&config) < 1 {
-		return &config, nil
-	}
-	config.AllowMsgTTL = true
-	if err := r.ask(ctx, limit, apiStreamUpdate+want.Name, config, &info); err != nil {
-		return nil, fmt.Errorf("allow_msg_ttl is off and cannot be turned on: %w", err)
 	}
 	return &info.Config, nil
 }
@@ -209,6 +200,18 @@ func (r *requester) createStream(ctx context.Context, limit time.Time, want jets
 	}
 	return &info.Config, nil
 }
+
+// allowMessageTTL turns allow_msg_ttl on, and returns the new settings.
+func (r *requester) allowMessageTTL(ctx context.Context, limit time.Time, config jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
+	config.AllowMsgTTL = true
+	var info jetstream.StreamInfo
+	if err := r.ask(ctx, limit, apiStreamUpdate+config.Name, config, &info); err != nil {
+		return nil, fmt.Errorf("%w, and cannot be turned on: %w", errNoMessageTTL, err)
+	}
+	return &info.Config, nil
+}
+
+var errNoMessageTTL = errors.New("allow_msg_ttl is off: entries would not be reclaimed")
 
 var errOldServer = errors.New("the server is older than nats-server 2.11, the first with message TTLs")
 

@@ -261,11 +261,18 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 		return c.fail(ctx, "set", key, fmt.Errorf("%w: %d bytes, the server takes %d", l2cache.ErrTooLarge, len(value), b.maxValue))
 	}
 	ttl = min(ttl, c.profile.MaxTTL)
-	data := make([]byte, 0, envelope.Overhead+len(value))
-	data = envelope.NewHeader(time.Now(), ttl).Append(data)
-	data = append(data, value...)
-	return c.fail(ctx, "set", key, c.publish(ctx, limit, b, key, messageTTL(ttl), data))
+	data := buffers.Get().(*[]byte)
+	*data = envelope.NewHeader(time.Now(), ttl).Append((*data)[:0])
+	*data = append(*data, value...)
+	answered, err := c.publish(ctx, limit, b, key, messageTTL(ttl), *data)
+	if answered {
+		buffers.Put(data) // otherwise it may yet be sent
+	}
+	return c.fail(ctx, "set", key, err)
 }
+
+// buffers are what Set puts envelope and value into.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // deleteHeader makes a message the marker of a deletion, as kv.Purge with a
 // PurgeTTL of a second does. The server removes a marker after that time.
@@ -285,7 +292,7 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err != nil {
 		return c.fail(ctx, "delete", key, err)
 	}
-	err = c.publish(ctx, limit, b, key, deleteHeader, nil)
+	_, err = c.publish(ctx, limit, b, key, deleteHeader, nil)
 	if kind(err) == l2cache.ErrFull {
 		err = c.purge(ctx, limit, b, key)
 	}
@@ -394,14 +401,15 @@ func body(header nats.Header, data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// publish sends a message for key to the stream, which acknowledges it.
-func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key string, header nats.Header, data []byte) error {
+// publish sends a message for key to the stream, which acknowledges it. What was
+// answered has been sent, and is no longer in use.
+func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key string, header nats.Header, data []byte) (answered bool, err error) {
 	m, err := b.do(ctx, limit, request{c.subjectOf(key), header, data})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := statusError(m); err != nil {
-		return err
+		return true, err
 	}
 	var ack struct {
 		Stream string              `json:"stream"`
@@ -409,13 +417,13 @@ func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key str
 	}
 	switch err := json.Unmarshal(m.Data, &ack); {
 	case err != nil:
-		return fmt.Errorf("acknowledgement: %w", err)
+		return true, fmt.Errorf("acknowledgement: %w", err)
 	case ack.Error != nil:
-		return ack.Error
+		return true, ack.Error
 	case ack.Stream != c.stream.Name:
-		return fmt.Errorf("acknowledgement of stream %q, not %q", ack.Stream, c.stream.Name)
+		return true, fmt.Errorf("acknowledgement of stream %q, not %q", ack.Stream, c.stream.Name)
 	}
-	return nil
+	return true, nil
 }
 
 // purge removes the messages of key, and leaves no marker.
@@ -461,11 +469,16 @@ func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*buc
 		return nil, err
 	}
 	r := c.requester
-	config, err := r.openStream(ctx, limit, c.stream, c.repair)
+	config, err := r.openStream(ctx, limit, c.stream)
 	if err != nil {
 		return nil, err
 	}
 	b, err := newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
+	if err == errNoMessageTTL && c.repair {
+		if config, err = r.allowMessageTTL(ctx, limit, *config); err == nil {
+			b, err = newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
+		}
+	}
 	if err != nil {
 		c.forget()
 		return nil, fmt.Errorf("stream %s: %w", c.stream.Name, err)

@@ -191,6 +191,7 @@ func (r *requester) run() {
 	r.maxPayload.Store(r.nc.MaxPayload())
 
 	inbox := r.nc.NewInbox() + "."
+	var m nats.Msg
 	var replies *nats.Subscription
 	defer func() {
 		if replies != nil {
@@ -222,12 +223,9 @@ func (r *requester) run() {
 			replies, err = r.subscribe(inbox)
 		}
 		if err == nil {
-			err = r.nc.PublishMsg(&nats.Msg{
-				Subject: q.subject,
-				Reply:   inbox + strconv.FormatUint(token, 36),
-				Header:  q.header,
-				Data:    q.data,
-			})
+			m.Subject, m.Header, m.Data = q.subject, q.header, q.data
+			m.Reply = inbox + strconv.FormatUint(token, 36)
+			err = r.nc.PublishMsg(&m)
 		}
 		if errors.Is(err, nats.ErrReconnectBufExceeded) { // is what the driver says, as the limit is -1
 			err = fmt.Errorf("%w: %w", errDisconnected, err)
