@@ -75,6 +75,9 @@ func fromURL(p *l2cache.Params) *Cache {
 		if strings.Trim(p.Path, "/") == "" {
 			p.Fault("path", "that of the socket is missing, as in redis+unix:///run/redis.sock")
 		}
+		if len(p.Hosts) > 0 && (len(p.Hosts) > 1 || p.Hosts[0] != "localhost") {
+			p.Fault("host", "it is localhost, to write user and password before it, or none")
+		}
 	} else {
 		addrs := p.Addrs("6379")
 		if len(addrs) > 1 {

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +18,9 @@ const (
 	// maxBatch and maxReply bound a batch: calls, and about the bytes of its reply.
 	maxBatch = 128
 	maxReply = 1 << 20
+
+	// firstMean is taken for the size of a value before one has been read.
+	firstMean = maxReply / 16
 )
 
 // read is a call that shares a round trip with others.
@@ -45,16 +47,15 @@ func (c *Cache) read(ctx context.Context, g *batch.Group[read], key string) (l2c
 
 // do has r run by g. If the error is not nil then r is no longer the caller's.
 func (c *Cache) do(ctx context.Context, g *batch.Group[read], r *read) error {
-	if ctx.Done() == nil && !c.inline(ctx) { // have the group wait beside the call
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.opTimeout)
-		defer cancel()
+	if c.inline(ctx) {
+		return g.Do(ctx, r)
 	}
-	err := g.Do(ctx, r)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return batch.ErrTimeout // as far as it is not ctx's own
+	opCtx, cancel := c.beside(ctx)
+	defer cancel()
+	if err := g.Do(opCtx, r); err != nil {
+		return batch.ErrTimeout // unless ctx ended or c was closed, which newError says
 	}
-	return err
+	return nil
 }
 
 // batchSize is how many reads the next batch may have.

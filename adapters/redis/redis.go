@@ -132,7 +132,8 @@ type Cache struct {
 	pairs    *batch.Group[read]
 	meanSize atomic.Int64 // of the replies to recent reads, in bytes
 
-	closing chan struct{} // closed by Close
+	closing context.Context // ended by Close
+	end     context.CancelFunc
 	calls   sync.WaitGroup
 
 	mu     sync.RWMutex
@@ -196,7 +197,8 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.MaxValueLen = maxValueLen
 	c.gets = c.group(c.runGets)
 	c.pairs = c.group(c.runPairs)
-	c.closing = make(chan struct{})
+	c.meanSize.Store(firstMean)
+	c.closing, c.end = context.WithCancel(context.Background())
 }
 
 // Name returns "redis".
@@ -269,7 +271,7 @@ func (c *Cache) Close() error {
 	if already {
 		return nil
 	}
-	close(c.closing)
+	c.end()
 	c.client.close()
 	c.calls.Wait()
 	return nil

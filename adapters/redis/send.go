@@ -77,7 +77,7 @@ func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error
 	if c.inline(ctx) {
 		return c.newError(ctx, op, key, c.exec(ctx, deadline, cmds))
 	}
-	opCtx, cancel := context.WithDeadline(ctx, deadline)
+	opCtx, cancel := c.beside(ctx)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- c.exec(opCtx, deadline, cmds) }()
@@ -86,9 +86,15 @@ func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error
 		return c.newError(ctx, op, key, err)
 	case <-opCtx.Done():
 		return c.newError(ctx, op, key, batch.ErrTimeout)
-	case <-c.closing:
-		return c.newError(ctx, op, key, l2cache.ErrClosed)
 	}
+}
+
+// beside returns a ctx for one who waits beside a call: it ends with ctx, with the
+// operation timeout, and when c is closed.
+func (c *Cache) beside(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, c.opTimeout)
+	stop := context.AfterFunc(c.closing, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // inline reports whether a call whose ctx this is can do its I/O itself, as that
