@@ -21,10 +21,9 @@ import (
 // ctx ends closes it. To wait beside a goroutine that reads takes 30 µs more, as
 // much as the round trip over the loopback interface.
 type conns struct {
-	options redis.Options // of each client
-	tls     *tls.Config   // nil: none
-	turns   chan struct{} // holds one for each call under way
-	closing chan struct{} // closed by close
+	newClient func(*conn) *redis.Client // knows the password, and no verb prints what a func knows
+	turns     chan struct{}             // holds one for each call under way
+	closing   chan struct{}             // closed by close
 
 	mu     sync.Mutex
 	idle   []*conn // the one used last is taken first
@@ -32,11 +31,17 @@ type conns struct {
 	closed bool
 }
 
+// newConns makes up to size connections, over TLS if config is not nil.
 func newConns(o redis.Options, config *tls.Config, size int) *conns {
-	return &conns{
-		options: o, tls: config,
-		turns: make(chan struct{}, size), closing: make(chan struct{}),
+	o.PoolSize = 1
+	newClient := func(c *conn) *redis.Client {
+		o := o
+		o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return c.dial(ctx, config, network, addr), nil
+		}
+		return redis.NewClient(&o)
 	}
+	return &conns{newClient: newClient, turns: make(chan struct{}, size), closing: make(chan struct{})}
 }
 
 // errBusy is the error of a call that got no connection in its time.
@@ -82,11 +87,8 @@ func (p *conns) take() *conn {
 		p.idle = p.idle[:n-1]
 		return c
 	}
-	c := &conn{tls: p.tls, closed: p.closed}
-	o := p.options
-	o.PoolSize = 1
-	o.Dialer = c.dial
-	c.client = redis.NewClient(&o)
+	c := &conn{closed: p.closed}
+	c.client = p.newClient(c)
 	p.all = append(p.all, c)
 	return c
 }
@@ -119,7 +121,6 @@ func (p *conns) close() {
 // conn is a client with one connection, or none yet, for one call at a time.
 type conn struct {
 	client *redis.Client
-	tls    *tls.Config
 
 	mu       sync.Mutex
 	net      net.Conn           // the one dialed last; nil before
@@ -210,19 +211,18 @@ func (c *conn) endLocked() {
 	}
 }
 
-// dial is the client's Dialer. It never fails. A connection that could not be made
-// is returned as one whose use fails: go-redis would print the failure of a dial to
-// stderr and, after as many as there may be connections, look no more than once a
-// second whether the server is back.
-func (c *conn) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := c.connect(ctx, network, addr)
+// dial never fails. A connection that could not be made is returned as one whose use
+// fails: go-redis would print the failure of a dial to stderr and, after as many as
+// there may be connections, look once a second whether the server is back.
+func (c *conn) dial(ctx context.Context, config *tls.Config, network, addr string) net.Conn {
+	conn, err := c.connect(ctx, config, network, addr)
 	if err != nil {
-		return &unconnected{address{network, addr}, err}, nil
+		return &unconnected{address{network, addr}, err}
 	}
-	return conn, nil
+	return conn
 }
 
-func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+func (c *conn) connect(ctx context.Context, config *tls.Config, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.mu.Lock()
@@ -240,8 +240,8 @@ func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, err
 		return nil, err
 	}
 	secure := conn
-	if c.tls != nil {
-		client := tls.Client(conn, c.tls)
+	if config != nil {
+		client := tls.Client(conn, config)
 		if err := client.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err

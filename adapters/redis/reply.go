@@ -24,13 +24,11 @@ type reply struct {
 	text []byte // the rest of its first line; the content of a bulk string
 }
 
-// A serverError is an error reply, in the server's words.
-type serverError string
+// serverError makes an error reply what go-redis makes of one, a RedisError, so that
+// redis.IsPermissionError and its like know it. The type has no public name.
+func serverError(text []byte) error { return sameType(redis.Nil, string(text)) }
 
-var _ redis.Error = serverError("")
-
-func (e serverError) Error() string { return string(e) }
-func (serverError) RedisError()     {}
+func sameType[T ~string](_ T, s string) T { return T(s) }
 
 var errReply = errors.New("redis: unexpected reply")
 

@@ -1,0 +1,346 @@
+package redis
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+func TestOpenFaults(t *testing.T) {
+	for _, test := range []struct{ url, want string }{
+		{"redis://", "host"},
+		{"redis:///0", "host"},
+		{"redis://a,b", "more than one"},
+		{"redis://a/x", "path"},
+		{"redis://a/0/1", "path"},
+		{"redis://a/-1", "path"},
+		{"redis://a?pool_size=0", "pool_size"},
+		{"redis://a?durable=yes", "durable"},
+		{"redis://a?db=1", "unknown option db"},
+		{"redis://a?client_name=a%20b", "client_name"},
+		{"redis://a?tls_ca=x", "unknown option tls_ca"},
+		{"redis://user@a", "password"},
+		{"redis+unix://", "path"},
+		{"redis+unix://elsewhere/run/redis.sock", "host"},
+		{"redis+unix:///run/redis.sock?db=x", "db"},
+	} {
+		b, err := l2cache.Open(t.Context(), test.url)
+		if err == nil || b != nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("Open(%q) = %v, %v; want an error about %s", test.url, b, err, test.want)
+		}
+	}
+}
+
+func TestDatabase(t *testing.T) {
+	addr := server(t).Addr
+	b := openURL(t, "redis://"+addr+"/3?client_name=l2cache-test&prefix=db:")
+	if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	client := newClient(t, redis.Options{Addr: addr, DB: 3})
+	if v, err := client.Get(t.Context(), "db:k").Result(); v != "v" || err != nil {
+		t.Errorf("GET in database 3 = %q, %v; want v", v, err)
+	}
+	if list, err := client.ClientList(t.Context()).Result(); !strings.Contains(list, "name=l2cache-test ") {
+		t.Errorf("CLIENT LIST = %s, %v; want the name", list, err)
+	}
+	// A database that is not there: an error, for a batch as well.
+	b = openURL(t, "redis://"+addr+"/999?lazy=true")
+	for name, op := range operations("k") {
+		if err := op(t.Context(), b); !errors.Is(err, l2cache.ErrUnavailable) {
+			t.Errorf("%s in database 999 = %v, want ErrUnavailable", name, err)
+		}
+	}
+	c := b.(*Cache)
+	reads := []*read{{key: "k"}, {key: "l"}}
+	c.runGets(t.Context(), time.Now().Add(time.Second), reads)
+	for _, r := range reads {
+		if r.err == nil {
+			t.Errorf("GET of %q in database 999 = %q, want an error", r.key, r.entry.Value)
+		}
+	}
+}
+
+func TestProfile(t *testing.T) {
+	for _, test := range []struct {
+		policy, memory, option string
+		evicts, durable        bool
+	}{
+		{"noeviction", "100mb", "", false, false},
+		{"allkeys-lru", "0", "?durable=true", false, true},
+		{"allkeys-lru", "100mb", "", true, false},
+		{"noeviction", "100mb", "?lazy=true", true, false},
+	} {
+		srv := servertest.Redis(t, "--maxmemory-policy", test.policy, "--maxmemory", test.memory)
+		p := l2cache.ProfileOf(openURL(t, "redis://"+srv.Addr+test.option))
+		if p.Evicts != test.evicts || p.Durable != test.durable || p.Clock != l2cache.ServerClock || p.MaxValueLen != 512<<20 {
+			t.Errorf("%s, maxmemory %s, %q: profile %+v; want Evicts %v, Durable %v, the server's clock, 512 MiB",
+				test.policy, test.memory, test.option, p, test.evicts, test.durable)
+		}
+	}
+	client := newClient(t, redis.Options{})
+	if p := newCache(t, client, nil).Profile(); !p.Evicts || p.Durable {
+		t.Errorf("profile of New with defaults = %+v, want Evicts and not Durable", p)
+	}
+	if p := newCache(t, client, &Options{NoEviction: true, Durable: true}).Profile(); p.Evicts || !p.Durable {
+		t.Errorf("profile of New = %+v, want Durable and not Evicts", p)
+	}
+}
+
+// canary is a password that must not show.
+const canary = "c4n4ry/?@:"
+
+func secretURL(addr, user, password string) string {
+	escape := strings.NewReplacer("/", "%2F", "?", "%3F", "@", "%40", ":", "%3A")
+	return "redis://" + user + ":" + escape.Replace(password) + "@" + addr
+}
+
+func TestPassword(t *testing.T) {
+	srv := servertest.Redis(t, "--requirepass", canary)
+	shows := func(what string, v any) {
+		t.Helper()
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+			if s := fmt.Sprintf(verb, v); strings.Contains(s, "c4n4ry") {
+				t.Errorf("%s shows the password with %s: %s", what, verb, s)
+			}
+		}
+	}
+	b := openURL(t, secretURL(srv.Addr, "", canary)+"?prefix=x:")
+	shows("the backend", b)
+	shows("the backend", b.(interface{ Unwrap() l2cache.L2CacheBackend }).Unwrap())
+	if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+		t.Errorf("Set = %v", err)
+	}
+	shows("a backend of New", newCache(t, newClient(t, redis.Options{Addr: srv.Addr, Password: canary}), nil))
+
+	for name, url := range map[string]string{
+		"wrong": secretURL(srv.Addr, "", canary+"x"),
+		"user":  secretURL(srv.Addr, "nobody", canary),
+		"none":  "redis://" + srv.Addr,
+	} {
+		_, err := l2cache.Open(t.Context(), url)
+		if !errors.Is(err, l2cache.ErrUnavailable) || !redis.IsAuthError(err) {
+			t.Errorf("Open with password %s = %v, want WRONGPASS or NOAUTH", name, err)
+		}
+		shows("the error of Open", err)
+		lazy := openURL(t, url+"?lazy=true")
+		shows("a backend with password "+name, lazy)
+		for op, do := range operations("k") {
+			err := do(t.Context(), lazy)
+			if !errors.Is(err, l2cache.ErrUnavailable) || !redis.IsAuthError(err) {
+				t.Errorf("%s with password %s = %v, want WRONGPASS or NOAUTH", op, name, err)
+			}
+			shows("the error of "+op, err)
+		}
+		reads := []*read{{key: "k"}, {key: "l"}}
+		for _, run := range []func(context.Context, time.Time, []*read){lazy.(*Cache).runGets, lazy.(*Cache).runPairs} {
+			run(t.Context(), time.Now().Add(time.Second), reads)
+			if reads[0].err == nil || reads[1].err == nil {
+				t.Errorf("a batch with password %s read %v, %v; want errors", name, reads[0].entry, reads[1].entry)
+			}
+		}
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	srv := servertest.Redis(t)
+	admin := newClient(t, redis.Options{Addr: srv.Addr})
+	as := func(user string, rules ...string) *Cache {
+		t.Helper()
+		args := []any{"acl", "setuser", user, "on", ">secret"}
+		for _, rule := range rules {
+			args = append(args, rule)
+		}
+		if err := admin.Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		return openURL(t, "redis://"+user+":secret@"+srv.Addr).(*Cache)
+	}
+	if err := admin.Set(t.Context(), "ok:a", "v", time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+
+	// The keys of others fail by themselves, in one batch with one's own.
+	c := as("keys", "~ok:*", "+@all")
+	for name, run := range map[string]func(context.Context, time.Time, []*read){"GETs": c.runGets, "pairs": c.runPairs} {
+		reads := []*read{{key: "ok:a"}, {key: "no:a"}, {key: "ok:b"}}
+		run(t.Context(), time.Now().Add(time.Second), reads)
+		if r := reads[0]; string(r.entry.Value) != "v" || r.err != nil {
+			t.Errorf("%s: key that is permitted = %q, %v; want v", name, r.entry.Value, r.err)
+		}
+		if r := reads[1]; !redis.IsPermissionError(r.err) || r.entry.Value != nil {
+			t.Errorf("%s: key that is not = %q, %v; want NOPERM", name, r.entry.Value, r.err)
+		}
+		if r := reads[2]; kind(r.err) != l2cache.ErrNotFound {
+			t.Errorf("%s: key that is permitted and missing = %v, want a miss", name, r.err)
+		}
+	}
+	if err := c.Set(t.Context(), "no:a", nil, time.Minute); !errors.Is(err, l2cache.ErrUnavailable) || !redis.IsPermissionError(err) {
+		t.Errorf("Set of a key that is not permitted = %v, want NOPERM", err)
+	}
+
+	// Without MULTI pairs are read by script; without EVAL too, not at all.
+	c = as("nomulti", "~*", "+@all", "-multi")
+	if e, err := c.GetWithTTL(t.Context(), "ok:a"); string(e.Value) != "v" || e.TTL > time.Minute || e.TTL < 50*time.Second || err != nil {
+		t.Errorf("GetWithTTL without MULTI = %q, %v, %v; want v, 1m", e.Value, e.TTL, err)
+	}
+	c = as("noexec", "~*", "+@all", "-exec")
+	if e, err := c.GetWithTTL(t.Context(), "ok:a"); string(e.Value) != "v" || err != nil {
+		t.Errorf("GetWithTTL without EXEC = %q, %v; want v", e.Value, err)
+	}
+	if v, err := c.Get(t.Context(), "ok:a"); string(v) != "v" || err != nil { // on the same connection
+		t.Errorf("Get after it = %q, %v; want v", v, err)
+	}
+	c = as("noscript", "~*", "+@all", "-multi", "-@scripting")
+	if e, err := c.GetWithTTL(t.Context(), "ok:a"); !errors.Is(err, l2cache.ErrUnavailable) || e.Value != nil {
+		t.Errorf("GetWithTTL without MULTI and EVAL = %q, %v; want ErrUnavailable", e.Value, err)
+	}
+
+	// What the package documentation lists is enough.
+	c = as("least", "~*", "-@all", "+get", "+set", "+del", "+pttl", "+multi", "+exec", "+eval", "+evalsha", "+ping", "+info")
+	for name, op := range operations("ok:c") {
+		if err := op(t.Context(), c); err != nil && !errors.Is(err, l2cache.ErrNotFound) {
+			t.Errorf("%s with the least permissions = %v", name, err)
+		}
+	}
+	if c = as("noinfo", "~*", "+@all", "-info"); !c.Profile().Evicts {
+		t.Error("a server that does not permit INFO may evict, and the profile denies it")
+	}
+}
+
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	ca, cert, key := certificates(t, dir)
+	// servertest asks for readiness without TLS.
+	port := freePort(t)
+	srv := servertest.Redis(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
+		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no")
+	url := "rediss://localhost:" + port
+	b := openURL(t, url+"?tls_ca="+ca)
+	if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+		t.Errorf("Set = %v", err)
+	}
+	if e, err := b.GetWithTTL(t.Context(), "k"); string(e.Value) != "v" || err != nil {
+		t.Errorf("GetWithTTL = %q, %v; want v", e.Value, err)
+	}
+	// A write finds the connection stale before it is sent.
+	if err := srv.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+		t.Errorf("Set after a restart = %v", err)
+	}
+	srv.Pause()
+	due := time.Now().Add(100 * time.Millisecond)
+	ctx, cancel := context.WithDeadline(t.Context(), due)
+	defer cancel()
+	late, err := lateness(due, func() error { _, err := b.Get(ctx, "k"); return err })
+	srv.Resume()
+	if !errors.Is(err, context.DeadlineExceeded) || late > 50*time.Millisecond {
+		t.Errorf("Get of a stalled server = %v, %v late; want DeadlineExceeded in 50ms", err, late)
+	}
+
+	for name, bad := range map[string]string{
+		"an unknown authority": url,
+		"another name":         url + "?tls_server_name=example.com&tls_ca=" + ca,
+	} {
+		if _, err := l2cache.Open(t.Context(), bad); !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("Open of a server with %s = %v, want an error about its certificate", name, err)
+		}
+	}
+}
+
+// certificates makes an authority and a certificate for localhost, in PEM files.
+func certificates(t *testing.T, dir string) (ca, cert, key string) {
+	t.Helper()
+	file := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	must := func(b []byte, err error) []byte {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	template := func(serial int64, name string) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}
+	}
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := template(1, "authority")
+	authority.IsCA, authority.BasicConstraintsValid = true, true
+	authority.KeyUsage = x509.KeyUsageCertSign
+	ca = file("ca.pem", "CERTIFICATE", must(x509.CreateCertificate(rand.Reader, authority, authority, &caKey.PublicKey, caKey)))
+
+	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := template(2, "localhost")
+	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	cert = file("cert.pem", "CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, authority, &serverKey.PublicKey, caKey)))
+	key = file("key.pem", "PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(serverKey)))
+	return ca, cert, key
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func TestUnixSocket(t *testing.T) {
+	// Not in t.TempDir, whose path may be longer than a socket's may be.
+	dir, err := os.MkdirTemp("", "l2cache")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "redis.sock")
+	servertest.Redis(t, "--unixsocket", socket)
+	b := openURL(t, "redis+unix://"+socket+"?db=2")
+	if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+		t.Errorf("Set = %v", err)
+	}
+	if e, err := b.GetWithTTL(t.Context(), "k"); string(e.Value) != "v" || err != nil {
+		t.Errorf("GetWithTTL = %q, %v; want v", e.Value, err)
+	}
+	if _, err := l2cache.Open(t.Context(), "redis+unix://"+socket+"-not"); !errors.Is(err, l2cache.ErrUnavailable) {
+		t.Errorf("Open without a socket = %v, want ErrUnavailable", err)
+	}
+}
