@@ -3,6 +3,7 @@ package l2cache
 import (
 	"context"
 	"errors"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,8 @@ import (
 
 // The kinds of failure. Test for them with [errors.Is]; what else is known is in
 // the [*Error] around them. The kind of an operation that a backend does not
-// have is [errors.ErrUnsupported].
+// have is [errors.ErrUnsupported], that of a pattern that is none
+// [path.ErrBadPattern].
 var (
 	// ErrNotFound: there is no entry under the key, or it has expired. Backends
 	// return it bare.
@@ -46,8 +48,8 @@ type Error struct {
 	Backend string // the backend's Name
 	Key     string // the caller's key; empty if the operation has none
 
-	// Kind is one of the errors of this package, errors.ErrUnsupported, or
-	// context.Canceled or context.DeadlineExceeded when the caller's ctx ended.
+	// Kind is one of the errors above, or context.Canceled or
+	// context.DeadlineExceeded when the caller's ctx ended.
 	Kind error
 	// Err is the cause, if there is more to say: a driver's own error, or the
 	// cause that the caller's ctx was cancelled with.
@@ -186,7 +188,7 @@ func isContextErr(err error) bool {
 
 var kinds = []error{
 	ErrNotFound, ErrInvalidKey, ErrInvalidTTL, ErrTooLarge, ErrFull,
-	ErrCorrupt, ErrClosed, ErrUnavailable, errors.ErrUnsupported,
+	ErrCorrupt, ErrClosed, ErrUnavailable, errors.ErrUnsupported, path.ErrBadPattern,
 }
 
 func kindOf(err error) error {

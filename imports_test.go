@@ -38,6 +38,7 @@ var importRules = map[string][]string{
 	// Only tests and the module's own scripts use these.
 	"./internal/servertest": {"testing/..."},
 	"./internal/testreport": {},
+	"./internal/benchratio": {},
 }
 
 // brokenImports returns those of a package's imports that its rule forbids.

@@ -6,6 +6,9 @@ import "time"
 // defaults. It is constant for the life of a backend. The zero value of each
 // field is the default.
 type Profile struct {
+	// Supports is what the backend can do beyond the core; none by default.
+	Supports Capability
+
 	// Resolution is the unit that TTLs are rounded to, up when set and down when
 	// reported; 1 ms by default, at most 1 s.
 	Resolution time.Duration

@@ -23,6 +23,8 @@ const resolution = time.Millisecond
 
 // A Store holds entries, for any number of handles. It is made by NewStore.
 type Store struct {
+	hub l2cache.Hub // of those who watch
+
 	mu      sync.Mutex
 	entries map[string]entry // guarded by mu
 }
@@ -39,7 +41,8 @@ func NewStore() *Store { return &Store{entries: map[string]entry{}} }
 // Cache is a handle on a store.
 type Cache struct {
 	store   *Store
-	release func() // drops the name of a named store
+	release func()        // drops the name of a named store
+	done    chan struct{} // closed by Close
 	closed  atomic.Bool
 }
 
@@ -49,14 +52,20 @@ var (
 )
 
 // New returns a handle on s. Closing it leaves s and its other handles alone.
-func New(s *Store) *Cache { return &Cache{store: s, release: func() {}} }
+func New(s *Store) *Cache {
+	return &Cache{store: s, release: func() {}, done: make(chan struct{})}
+}
 
 // Name returns "mem".
 func (c *Cache) Name() string { return "mem" }
 
 // Profile says that the store is in this process, and gone with it.
 func (c *Cache) Profile() l2cache.Profile {
-	return l2cache.Profile{Embedded: true}
+	return l2cache.Profile{
+		Embedded: true,
+		Supports: l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch |
+			l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan | l2cache.CanWatch,
+	}
 }
 
 // Get returns a copy of the value.
@@ -72,13 +81,11 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	}
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
-	e, ok := c.store.entries[key]
-	left, live := e.remaining(time.Now())
-	if !ok || !live {
+	e, left, live := c.store.liveLocked(key, time.Now())
+	if !live {
 		return l2cache.Entry{}, l2cache.ErrNotFound
 	}
-	// append, not Clone: an empty value is not nil.
-	return l2cache.Entry{Value: append([]byte{}, e.value...), TTL: left}, nil
+	return l2cache.Entry{Value: e.copy(), TTL: left}, nil
 }
 
 // Set stores a copy of value.
@@ -90,15 +97,9 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err != nil {
 		return l2cache.NewError(ctx, "mem", "set", key, nil, err)
 	}
-	e := entry{value: bytes.Clone(value), ttl: ttl}
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
-	now := time.Now()
-	if ttl != l2cache.NoExpiry {
-		e.deadline = now.Add(ttl)
-	}
-	c.store.entries[key] = e
-	c.store.reclaimLocked(now)
+	c.store.setLocked(key, bytes.Clone(value), ttl)
 	return nil
 }
 
@@ -109,7 +110,7 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	}
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
-	delete(c.store.entries, key)
+	c.store.deleteLocked(key)
 	return nil
 }
 
@@ -118,9 +119,10 @@ func (c *Cache) Ping(ctx context.Context) error {
 	return l2cache.PreflightNoKey(ctx, "mem", "ping", c.closed.Load())
 }
 
-// Close ends the handle.
+// Close ends the handle, and the loops over its Watch.
 func (c *Cache) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		close(c.done)
 		c.release()
 	}
 	return nil
@@ -133,6 +135,32 @@ func (e entry) remaining(now time.Time) (time.Duration, bool) {
 	}
 	left := e.deadline.Sub(now)
 	return l2cache.RoundRemaining(min(left, e.ttl), resolution), left > 0
+}
+
+// copy returns the value in memory of its own, not nil if it is empty.
+func (e entry) copy() []byte { return append([]byte{}, e.value...) }
+
+// liveLocked returns the entry of key and its remaining TTL, if it has not ended.
+func (s *Store) liveLocked(key string, now time.Time) (entry, time.Duration, bool) {
+	e, ok := s.entries[key]
+	left, live := e.remaining(now)
+	return e, left, ok && live
+}
+
+// setLocked stores value, which it keeps, for ttl from now.
+func (s *Store) setLocked(key string, value []byte, ttl time.Duration) {
+	e, now := entry{value: value, ttl: ttl}, time.Now()
+	if ttl != l2cache.NoExpiry {
+		e.deadline = now.Add(ttl)
+	}
+	s.entries[key] = e
+	s.reclaimLocked(now)
+	s.hub.Changed(key)
+}
+
+func (s *Store) deleteLocked(key string) {
+	delete(s.entries, key)
+	s.hub.Changed(key)
 }
 
 // reclaimLocked drops the expired among a few entries. A map is iterated from a

@@ -1,0 +1,210 @@
+package l2cache
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+// An Op is one call of a backend, as [Observe] tells of it.
+type Op struct {
+	Name    string // "get", "set", "delete", "ping", "getmany", "touch", …
+	Backend string // the backend's Name
+	Key     string // empty for an operation without one, and for a batch
+
+	Start    time.Time
+	Duration time.Duration // of a Scan or Watch: until the loop over it ended
+
+	// Err is what the call returned; nil also where Hits or Misses says the rest.
+	Err error
+	// Hits and Misses count the keys that a read found and did not find.
+	Hits, Misses int
+	// Keys is how many keys the call was about; for Scan and Watch, how many came.
+	Keys int
+	// Bytes is the size of all values read or written.
+	Bytes int
+	// TTL is what was left of the entry that GetWithTTL read, or what Set, Add or
+	// Touch was given; zero if there is no single one.
+	TTL time.Duration
+}
+
+// Outcome is "hit", "miss", "ok" or "error", for a label of a metric. A read of
+// several keys is a hit if it found one.
+func (o Op) Outcome() string {
+	switch {
+	case o.Err != nil && !errors.Is(o.Err, ErrNotFound):
+		return "error"
+	case o.Hits > 0:
+		return "hit"
+	case o.Misses > 0:
+		return "miss"
+	}
+	return "ok"
+}
+
+// Observe returns a backend that calls f after each call of b, in the goroutine of
+// the caller. It has the capabilities of b. Closing it closes b.
+func Observe(b L2CacheBackend, f func(Op)) L2CacheBackend { return &observed{b, f} }
+
+type observed struct {
+	b L2CacheBackend
+	f func(Op)
+}
+
+var (
+	_ Profiler       = (*observed)(nil)
+	_ MultiGetter    = (*observed)(nil)
+	_ MultiSetter    = (*observed)(nil)
+	_ MultiDeleter   = (*observed)(nil)
+	_ Toucher        = (*observed)(nil)
+	_ Adder          = (*observed)(nil)
+	_ PatternDeleter = (*observed)(nil)
+	_ Scanner        = (*observed)(nil)
+	_ Watcher        = (*observed)(nil)
+)
+
+// begin starts an Op on n keys.
+func (o *observed) begin(name, key string, n int) Op {
+	return Op{Name: name, Backend: o.b.Name(), Key: key, Keys: n, Start: time.Now()}
+}
+
+func (o *observed) end(op Op, err error) {
+	op.Duration, op.Err = time.Since(op.Start), err
+	o.f(op)
+}
+
+// read fills in what a read of one key gave.
+func (op *Op) read(value []byte, err error) {
+	switch {
+	case err == nil:
+		op.Hits, op.Bytes = 1, len(value)
+	case errors.Is(err, ErrNotFound):
+		op.Misses = 1
+	}
+}
+
+func (o *observed) Get(ctx context.Context, key string) ([]byte, error) {
+	op := o.begin("get", key, 1)
+	value, err := o.b.Get(ctx, key)
+	op.read(value, err)
+	o.end(op, err)
+	return value, err
+}
+
+func (o *observed) GetWithTTL(ctx context.Context, key string) (Entry, error) {
+	op := o.begin("get", key, 1)
+	entry, err := o.b.GetWithTTL(ctx, key)
+	op.read(entry.Value, err)
+	op.TTL = entry.TTL
+	o.end(op, err)
+	return entry, err
+}
+
+func (o *observed) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	op := o.begin("set", key, 1)
+	op.Bytes, op.TTL = len(value), ttl
+	err := o.b.Set(ctx, key, value, ttl)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Delete(ctx context.Context, key string) error {
+	op := o.begin("delete", key, 1)
+	err := o.b.Delete(ctx, key)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Ping(ctx context.Context) error {
+	op := o.begin("ping", "", 0)
+	err := o.b.Ping(ctx)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Name() string           { return o.b.Name() }
+func (o *observed) Close() error           { return o.b.Close() }
+func (o *observed) Profile() Profile       { return ProfileOf(o.b) }
+func (o *observed) Unwrap() L2CacheBackend { return o.b }
+
+func (o *observed) GetMany(ctx context.Context, keys []string) (map[string]Entry, error) {
+	op := o.begin("getmany", "", len(keys))
+	entries, err := GetMany(ctx, o.b, keys)
+	op.Hits = len(entries)
+	var failed KeyErrors
+	if err == nil || errors.As(err, &failed) {
+		op.Misses = len(keys) - len(entries) - len(failed)
+	}
+	for _, entry := range entries {
+		op.Bytes += len(entry.Value)
+	}
+	o.end(op, err)
+	return entries, err
+}
+
+func (o *observed) SetMany(ctx context.Context, items []Item) error {
+	op := o.begin("setmany", "", len(items))
+	for _, item := range items {
+		op.Bytes += len(item.Value)
+	}
+	err := SetMany(ctx, o.b, items)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) DeleteMany(ctx context.Context, keys []string) error {
+	op := o.begin("deletemany", "", len(keys))
+	err := DeleteMany(ctx, o.b, keys)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Touch(ctx context.Context, key string, ttl time.Duration) error {
+	op := o.begin("touch", key, 1)
+	op.TTL = ttl
+	err := Touch(ctx, o.b, key, ttl)
+	op.read(nil, err)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Add(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error) {
+	op := o.begin("add", key, 1)
+	op.Bytes, op.TTL = len(value), ttl
+	added, err := Add(ctx, o.b, key, value, ttl)
+	o.end(op, err)
+	return added, err
+}
+
+func (o *observed) DeletePattern(ctx context.Context, pattern string) error {
+	op := o.begin("deletepattern", pattern, 0)
+	err := DeletePattern(ctx, o.b, pattern)
+	o.end(op, err)
+	return err
+}
+
+func (o *observed) Scan(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return observe(o, "scan", prefix, Scan(ctx, o.b, prefix))
+}
+
+func (o *observed) Watch(ctx context.Context, prefix string) iter.Seq2[Event, error] {
+	return observe(o, "watch", prefix, Watch(ctx, o.b, prefix))
+}
+
+// observe passes on a sequence, and tells of it when it has ended.
+func observe[T any](o *observed, name, prefix string, seq iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		op := o.begin(name, prefix, 0)
+		var last error
+		defer func() { o.end(op, last) }()
+		for item, err := range seq {
+			if last = err; err == nil {
+				op.Keys++
+			}
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
+}
