@@ -63,18 +63,20 @@ func Open(ctx context.Context, rawURL string) (L2CacheBackend, error) {
 	if err != nil {
 		return nil, &Error{Op: "open", Backend: "l2cache", Err: err}
 	}
-	registryMu.RLock()
-	open := registry[p.Scheme]
-	registryMu.RUnlock()
-	if open == nil {
-		return nil, &Error{Op: "open", Backend: "l2cache", Err: unknownScheme(p.Scheme)}
-	}
+	return open(ctx, p)
+}
 
+// open opens the backend that p stands for.
+func open(ctx context.Context, p *Params) (L2CacheBackend, error) {
+	opener, err := opener(p.Scheme)
+	if err != nil {
+		return nil, err
+	}
 	dialCtx, cancel := context.WithTimeout(ctx, p.DialTimeout)
 	defer cancel()
-	b, err := open(dialCtx, p)
+	b, err := opener(dialCtx, p)
 	if err == nil {
-		err = p.Err() // in case open did not ask
+		err = p.Err() // in case the adapter did not ask
 		if err == nil && !p.Lazy {
 			err = b.Ping(dialCtx)
 		}
@@ -86,6 +88,33 @@ func Open(ctx context.Context, rawURL string) (L2CacheBackend, error) {
 		return nil, openErr(ctx, p, err)
 	}
 	return WithPrefix(b, p.prefix), nil
+}
+
+// validate returns what open would find wrong with p before it opens anything.
+func validate(p *Params) error {
+	opener, err := opener(p.Scheme)
+	if err != nil {
+		return err
+	}
+	p.dry = true
+	b, err := opener(context.Background(), p)
+	if err == nil { // the adapter did not ask
+		b.Close()
+		err = p.Err()
+	}
+	if errors.Is(err, errValid) {
+		return nil
+	}
+	return openErr(context.Background(), p, err)
+}
+
+func opener(scheme string) (OpenFunc, error) {
+	registryMu.RLock()
+	defer registryMu.RUnlock()
+	if open := registry[scheme]; open != nil {
+		return open, nil
+	}
+	return nil, &Error{Op: "open", Backend: "l2cache", Err: unknownScheme(scheme)}
 }
 
 // openErr makes err an *Error, and sees to it that a dial_timeout, which ended
@@ -118,11 +147,12 @@ var adapters = map[string]string{
 	"redis+unix":     "redis",
 }
 
+// unknownScheme is the error of a scheme that is not registered.
 func unknownScheme(scheme string) error {
 	if pkg, ours := adapters[scheme]; ours {
 		return fmt.Errorf("scheme %q is not registered: import _ \"github.com/l2cache/l2cache/adapters/%s\"", scheme, pkg)
 	}
-	known := strings.Join(Schemes(), ", ")
+	known := strings.Join(slices.Sorted(maps.Keys(registry)), ", ")
 	if known == "" {
 		known = "none; import the package of an adapter"
 	}

@@ -32,6 +32,7 @@ type Params struct {
 	options map[string]string
 	read    map[string]bool
 	faults  []error
+	dry     bool // nothing is to be opened: Err is never nil
 }
 
 // The defaults of the timeouts.
@@ -82,9 +83,9 @@ func (p *Params) Duration(name string, def time.Duration) time.Duration {
 	if value == "" && !p.has(name) {
 		return def
 	}
-	d, err := time.ParseDuration(value)
-	if err != nil || d <= 0 || strings.Trim(value, "0123456789.") == "" {
-		p.Fault(name, "it is not a positive duration with a unit, as in 250ms")
+	d, ok := parseDuration(value)
+	if !ok {
+		p.Fault(name, "%w", errDuration)
 		return def
 	}
 	return d
@@ -171,7 +172,13 @@ func (p *Params) Err() error {
 			faults = append(faults, fmt.Errorf("unknown option %s (known: %s)", name, strings.Join(known, ", ")))
 		}
 	}
+	if len(faults) == 0 && p.dry {
+		return errValid
+	}
 	return errors.Join(faults...)
 }
+
+// errValid ends an OpenFunc where it would have touched the store.
+var errValid = errors.New("valid")
 
 func (p *Params) has(name string) bool { _, ok := p.options[name]; return ok }

@@ -30,5 +30,11 @@ func (s Secret) Format(f fmt.State, _ rune) {
 	}
 }
 
+// UnmarshalText takes text as the secret.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = NewSecret(string(text))
+	return nil
+}
+
 // MarshalText returns what Format writes.
 func (s Secret) MarshalText() ([]byte, error) { return fmt.Append(nil, s), nil }

@@ -1,0 +1,300 @@
+package l2cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Config says in fields what a URL for [Open] says, so that it can be a part of a
+// program's own configuration: decoders of YAML and JSON fill it as it is. What a
+// field says is added to the URL; it is an error if the two say different things.
+//
+// The URL may be without its secrets. Printing a Config, with any verb, prints
+// what [Config.Redacted] returns.
+type Config struct {
+	// URL is as for Open.
+	URL string `yaml:"url" json:"url"`
+
+	Username string `yaml:"username,omitempty" json:"username,omitempty"`
+	// At most one of these three gives the password: itself, the name of a file
+	// that has it, with or without a line end, or the name of an environment
+	// variable.
+	Password     Secret `yaml:"password,omitempty" json:"password,omitzero"`
+	PasswordFile string `yaml:"password_file,omitempty" json:"password_file,omitempty"`
+	PasswordEnv  string `yaml:"password_env,omitempty" json:"password_env,omitempty"`
+
+	Prefix      string    `yaml:"prefix,omitempty" json:"prefix,omitempty"`             // of every key
+	OpTimeout   Duration  `yaml:"op_timeout,omitempty" json:"op_timeout,omitempty"`     // 1s by default
+	DialTimeout Duration  `yaml:"dial_timeout,omitempty" json:"dial_timeout,omitempty"` // 5s by default
+	TLS         TLSConfig `yaml:"tls,omitempty" json:"tls,omitzero"`
+
+	// Options are the URL's other options, those of the adapter too: pool_size, lazy, …
+	Options map[string]string `yaml:"options,omitempty" json:"options,omitempty"`
+}
+
+// TLSConfig is the part of a Config for schemes with TLS.
+type TLSConfig struct {
+	CA         string `yaml:"ca,omitempty" json:"ca,omitempty"`                   // PEM file of the certificates to trust
+	Cert       string `yaml:"cert,omitempty" json:"cert,omitempty"`               // PEM file of the client's certificate
+	Key        string `yaml:"key,omitempty" json:"key,omitempty"`                 // PEM file of its key
+	ServerName string `yaml:"server_name,omitempty" json:"server_name,omitempty"` // if not the host
+}
+
+// A Duration is a time.Duration whose text has a unit: "250ms", "1m30s".
+type Duration time.Duration
+
+// String returns the duration as time.Duration does.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText returns what String does.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText refuses what is not a positive duration with a unit.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, ok := parseDuration(string(text))
+	if !ok {
+		return errDuration
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+var errDuration = errors.New("it is not a positive duration with a unit, as in 250ms")
+
+func parseDuration(s string) (time.Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d > 0
+}
+
+// LoadEnv fills c from environment variables that begin with prefix and an
+// underscore: with the prefix CACHE, from CACHE_URL, CACHE_USERNAME, CACHE_PASSWORD,
+// CACHE_PASSWORD_FILE, CACHE_PASSWORD_ENV, CACHE_PREFIX, CACHE_OP_TIMEOUT,
+// CACHE_DIAL_TIMEOUT, CACHE_TLS_CA, CACHE_TLS_CERT, CACHE_TLS_KEY,
+// CACHE_TLS_SERVER_NAME, and CACHE_OPTION_POOL_SIZE and the like for Options. A
+// variable wins over what c has already; one that begins so and is none of these
+// is an error.
+func (c *Config) LoadEnv(prefix string) error {
+	texts := map[string]*string{
+		"URL": &c.URL, "USERNAME": &c.Username, "PASSWORD_FILE": &c.PasswordFile, "PASSWORD_ENV": &c.PasswordEnv, "PREFIX": &c.Prefix,
+		"TLS_CA": &c.TLS.CA, "TLS_CERT": &c.TLS.Cert, "TLS_KEY": &c.TLS.Key, "TLS_SERVER_NAME": &c.TLS.ServerName,
+	}
+	durations := map[string]*Duration{"OP_TIMEOUT": &c.OpTimeout, "DIAL_TIMEOUT": &c.DialTimeout}
+	var faults []error
+	for _, variable := range slices.Sorted(slices.Values(os.Environ())) {
+		full, value, _ := strings.Cut(variable, "=")
+		name, ours := strings.CutPrefix(full, prefix+"_")
+		if !ours {
+			continue
+		}
+		option, isOption := strings.CutPrefix(name, "OPTION_")
+		switch {
+		case texts[name] != nil:
+			*texts[name] = value
+		case name == "PASSWORD":
+			c.Password = NewSecret(value)
+		case durations[name] != nil:
+			if err := durations[name].UnmarshalText([]byte(value)); err != nil {
+				faults = append(faults, fmt.Errorf("%s: %w", full, err))
+			}
+		case isOption && option != "":
+			if c.Options = maps.Clone(c.Options); c.Options == nil {
+				c.Options = map[string]string{}
+			}
+			c.Options[strings.ToLower(option)] = value
+		default:
+			known := slices.Sorted(maps.Keys(texts))
+			known = append(known, slices.Sorted(maps.Keys(durations))...)
+			faults = append(faults, fmt.Errorf("unknown variable %s (known: %s_ with PASSWORD, OPTION_…, %s)", full, prefix, strings.Join(known, ", ")))
+		}
+	}
+	return configErr(faults)
+}
+
+// Open opens the backend as the function Open does.
+func (c Config) Open(ctx context.Context) (L2CacheBackend, error) {
+	p, err := c.params()
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, p)
+}
+
+// Validate returns all that is wrong with c, as far as can be said without asking
+// the server: of the URL, of options that the adapter does not know, of files that
+// cannot be read. The adapter must be imported.
+func (c Config) Validate() error {
+	p, err := c.params()
+	if err != nil {
+		return err
+	}
+	return validate(p)
+}
+
+// Redacted returns the URL that c stands for, with *** for the password. It never
+// shows a part of a URL that cannot be parsed.
+func (c Config) Redacted() string {
+	p, err := parseURL(c.URL)
+	if err != nil {
+		return "(a URL that cannot be parsed)"
+	}
+	if _, err := opener(p.Scheme); err != nil && adapters[p.Scheme] == "" {
+		return "(a URL with an unknown scheme)" // which may be a user or a password
+	}
+	if c.Username != "" {
+		p.User = c.Username
+	}
+	secret := p.Password != Secret{} || c.Password != Secret{} || c.PasswordFile != "" || c.PasswordEnv != ""
+	for name, value := range c.fields() {
+		p.options[name] = value
+	}
+	return p.redacted(secret)
+}
+
+// Format writes Redacted, whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.Redacted()) }
+
+// fields are the options that the fields of c stand for.
+func (c Config) fields() map[string]string {
+	fields := maps.Clone(c.Options)
+	if fields == nil {
+		fields = map[string]string{}
+	}
+	for name, value := range map[string]string{
+		"prefix": c.Prefix, "tls_ca": c.TLS.CA, "tls_cert": c.TLS.Cert, "tls_key": c.TLS.Key, "tls_server_name": c.TLS.ServerName,
+	} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	for name, d := range map[string]Duration{"op_timeout": c.OpTimeout, "dial_timeout": c.DialTimeout} {
+		if d != 0 {
+			fields[name] = d.String()
+		}
+	}
+	return fields
+}
+
+// params joins URL and fields.
+func (c Config) params() (*Params, error) {
+	p, err := parseURL(c.URL)
+	if err != nil {
+		return nil, configErr([]error{err})
+	}
+	var faults []error
+	differs := func(field string) {
+		faults = append(faults, fmt.Errorf("%s: the URL and the field, or two fields, say different things", field))
+	}
+	if c.Username != "" {
+		if p.User != "" && p.User != c.Username {
+			differs("username")
+		}
+		p.User = c.Username
+	}
+	password, err := c.password()
+	if err != nil {
+		faults = append(faults, err)
+	}
+	if password != "" {
+		if was := p.Password.Reveal(); was != "" && was != password {
+			differs("password")
+		}
+		p.Password = NewSecret(password)
+	}
+	for name, value := range c.fields() {
+		if was, given := p.options[name]; given && !sameOption(was, value) || c.Options[name] != "" && c.Options[name] != value {
+			differs("option " + name)
+		}
+		if !isOption(name) {
+			faults = append(faults, errors.New("options: a name has characters other than a-z, 0-9 and _"))
+			continue
+		}
+		p.options[name] = value
+	}
+	p.faults = faults
+	p.readCommon()
+	return p, nil
+}
+
+// sameOption reports whether two texts are the same, or the same duration.
+func sameOption(a, b string) bool {
+	da, okA := parseDuration(a)
+	db, okB := parseDuration(b)
+	return a == b || okA && okB && da == db
+}
+
+// password returns the password that one of three fields gives.
+func (c Config) password() (string, error) {
+	given := 0
+	for _, is := range []bool{c.Password != Secret{}, c.PasswordFile != "", c.PasswordEnv != ""} {
+		if is {
+			given++
+		}
+	}
+	if given > 1 {
+		return "", errors.New("password: more than one of password, password_file and password_env is given")
+	}
+	switch {
+	case c.PasswordFile != "":
+		text, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return "", fmt.Errorf("password_file: %w", err)
+		}
+		password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+		if password == "" {
+			return "", errors.New("password_file: the file is empty")
+		}
+		return password, nil
+	case c.PasswordEnv != "":
+		password := os.Getenv(c.PasswordEnv)
+		if password == "" {
+			return "", errors.New("password_env: that variable is not set, or empty")
+		}
+		return password, nil
+	}
+	return c.Password.Reveal(), nil
+}
+
+func configErr(faults []error) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	return &Error{Op: "configure", Backend: "l2cache", Err: errors.Join(faults...)}
+}
+
+// secretName is the name of an option that may have been meant for a secret.
+var secretName = regexp.MustCompile("pass|pwd|token|secret|auth|credential")
+
+// redacted is the URL that p stands for, built from its parts.
+func (p *Params) redacted(secret bool) string {
+	var b strings.Builder
+	b.WriteString(p.Scheme + ":")
+	if len(p.Hosts) > 0 || strings.HasPrefix(p.Path, "/") || p.Path == "" {
+		b.WriteString("//")
+	}
+	if p.User != "" || secret {
+		b.WriteString(url.PathEscape(p.User))
+		if secret {
+			b.WriteString(":***")
+		}
+		b.WriteByte('@')
+	}
+	b.WriteString(strings.Join(p.Hosts, ","))
+	b.WriteString((&url.URL{Path: p.Path}).EscapedPath())
+	for i, name := range slices.Sorted(maps.Keys(p.options)) {
+		b.WriteByte("?&"[min(i, 1)])
+		value := url.QueryEscape(p.options[name])
+		if secretName.MatchString(name) {
+			value = "***"
+		}
+		b.WriteString(name + "=" + value)
+	}
+	return b.String()
+}

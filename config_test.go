@@ -1,0 +1,175 @@
+package l2cache_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// configured is what the scheme "configured" was opened with.
+var configured *l2cache.Params
+
+func init() {
+	l2cache.Register("configured", func(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
+		p.Int("pool_size", 10, 1)
+		p.String("token", "")
+		p.TLS()
+		if err := p.Err(); err != nil {
+			return nil, err
+		}
+		configured = p
+		return &stub{ping: func(context.Context) error { return nil }}, nil
+	})
+}
+
+func TestConfigJSON(t *testing.T) {
+	t.Setenv("TEST_CACHE_PASSWORD", "hunter2")
+	var c l2cache.Config
+	err := json.Unmarshal([]byte(`{"url": "configured://h1,h2/db", "username": "user", "password_env": "TEST_CACHE_PASSWORD",
+		"prefix": "app:", "op_timeout": "250ms", "dial_timeout": "2s", "options": {"pool_size": "7"}}`), &c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil {
+		t.Errorf("Validate = %v", err)
+	}
+	if _, err := c.Open(t.Context()); err != nil {
+		t.Fatalf("Open = %v", err)
+	}
+	p := configured
+	if p.User != "user" || p.Password.Reveal() != "hunter2" || p.OpTimeout != 250*time.Millisecond || p.DialTimeout != 2*time.Second ||
+		p.Int("pool_size", 0, 1) != 7 || len(p.Hosts) != 2 || p.Path != "/db" {
+		t.Errorf("opened with %+v, password %q", p, p.Password.Reveal())
+	}
+	const want = "configured://user:***@h1,h2/db?dial_timeout=2s&op_timeout=250ms&pool_size=7&prefix=app%3A"
+	if got := c.Redacted(); got != want {
+		t.Errorf("Redacted = %s\nwant       %s", got, want)
+	}
+	for _, text := range []string{`{"op_timeout": 5}`, `{"op_timeout": "5"}`, `{"op_timeout": "-1s"}`, `{"op_timeout": "0s"}`} {
+		if err := json.Unmarshal([]byte(text), &c); err == nil {
+			t.Errorf("Unmarshal(%s) = nil, want an error: a duration has a unit and is positive", text)
+		}
+	}
+	encoded, err := json.Marshal(l2cache.Config{URL: "mem://", Password: l2cache.NewSecret("hunter2"), OpTimeout: l2cache.Duration(time.Second)})
+	if string(encoded) != `{"url":"mem://","password":"***","op_timeout":"1s"}` || err != nil {
+		t.Errorf("Marshal = %s, %v", encoded, err)
+	}
+}
+
+func TestConfigReportsEverything(t *testing.T) {
+	c := l2cache.Config{
+		URL:          "configured://user:hunter2@h?op_timeout=1s&prefix=a&pool_size=x&hue=3",
+		Username:     "other",
+		PasswordFile: "/nonexistent",
+		Prefix:       "b",
+		OpTimeout:    l2cache.Duration(2 * time.Second),
+		TLS:          l2cache.TLSConfig{Cert: "/nonexistent"},
+		Options:      map[string]string{"Pool": "1", "pool_size": "y"},
+	}
+	for name, err := range map[string]error{"Validate": c.Validate(), "Open": openErr(c)} {
+		if err == nil {
+			t.Fatalf("%s = nil", name)
+		}
+		for _, want := range []string{
+			"username: ", "password_file: ", "option prefix: ", "option op_timeout: ", "option pool_size: ", "options: a name",
+			"unknown option hue", "tls_cert: ", "pool_size: it is not",
+		} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s says nothing of %q: %v", name, want, err)
+			}
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s shows the password: %v", name, err)
+		}
+	}
+	// The same said twice is no fault, nor is the same duration in another form.
+	same := l2cache.Config{
+		URL: "configured://user:hunter2@h?op_timeout=1000ms&prefix=a", Username: "user",
+		Password: l2cache.NewSecret("hunter2"), Prefix: "a", OpTimeout: l2cache.Duration(time.Second),
+	}
+	if err := same.Validate(); err != nil {
+		t.Errorf("Validate of the same said twice = %v", err)
+	}
+}
+
+func openErr(c l2cache.Config) error {
+	_, err := c.Open(context.Background())
+	return err
+}
+
+func TestConfigPassword(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("p@ss/w:rd \r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := openErr(l2cache.Config{URL: "configured://h", PasswordFile: file}); err != nil || configured.Password.Reveal() != "p@ss/w:rd " {
+		t.Errorf("Open = %v, password %q; want the file's, without the line end", err, configured.Password.Reveal())
+	}
+	for _, c := range []l2cache.Config{
+		{URL: "configured://h", PasswordFile: file, PasswordEnv: "HOME"},
+		{URL: "configured://h", PasswordEnv: "L2CACHE_TEST_NOT_SET"},
+		{URL: "configured://:a@h", Password: l2cache.NewSecret("b")},
+	} {
+		if err := openErr(c); err == nil || !strings.Contains(err.Error(), "password") {
+			t.Errorf("Open(%v) = %v, want an error of the password", c, err)
+		}
+	}
+}
+
+func TestLoadEnv(t *testing.T) {
+	for name, value := range map[string]string{
+		"URL": "configured://h", "USERNAME": "user", "PASSWORD": "hunter2", "PREFIX": "app:", "OP_TIMEOUT": "3s", "TLS_SERVER_NAME": "x", "OPTION_POOL_SIZE": "9",
+	} {
+		t.Setenv("LOADTEST_"+name, value)
+	}
+	c := l2cache.Config{URL: "mem://", Options: map[string]string{"lazy": "true"}}
+	if err := c.LoadEnv("LOADTEST"); err != nil {
+		t.Fatal(err)
+	}
+	if err := openErr(c); err != nil {
+		t.Fatal(err)
+	}
+	if p := configured; p.User != "user" || p.Password.Reveal() != "hunter2" || p.OpTimeout != 3*time.Second || p.Int("pool_size", 0, 1) != 9 || !p.Lazy {
+		t.Errorf("opened with %+v", p)
+	}
+	t.Setenv("LOADTEST_DIAL_TIMEOUT", "hunter2")
+	t.Setenv("LOADTEST_COLOUR", "hunter2")
+	err := c.LoadEnv("LOADTEST")
+	if err == nil || !strings.Contains(err.Error(), "LOADTEST_DIAL_TIMEOUT: ") || !strings.Contains(err.Error(), "unknown variable LOADTEST_COLOUR") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("LoadEnv = %v, want both variables named and no value", err)
+	}
+}
+
+// TestConfigNeverPrintsSecrets puts a canary wherever a secret may be.
+func TestConfigNeverPrintsSecrets(t *testing.T) {
+	const canary = "hunter2"
+	t.Setenv("TEST_CANARY", canary)
+	for _, c := range []l2cache.Config{
+		{URL: "configured://user:" + canary + "@h"},
+		{URL: "configured://user:" + canary + "/x@h"},
+		{URL: "configured://user:x" + canary + "@h@y"},
+		{URL: canary + "://h"},
+		{URL: "configured://h?token=" + canary},
+		{URL: "configured://h", Password: l2cache.NewSecret(canary)},
+		{URL: "configured://h", PasswordEnv: "TEST_CANARY"},
+		{URL: "configured://:" + canary + "@h", Password: l2cache.NewSecret(canary + "2")},
+	} {
+		_, openErr := c.Open(t.Context())
+		encoded, _ := json.Marshal(l2cache.Config{Password: c.Password})
+		for _, text := range []string{
+			fmt.Sprintf("%v %+v %#v %s %q %x", c, c, c, c, c, c), fmt.Sprintf("%v %+v", &c, &c),
+			c.Redacted(), string(encoded), fmt.Sprintf("%v %+v %#v", c.Validate(), openErr, openErr),
+		} {
+			if strings.Contains(text, canary) {
+				t.Errorf("prints as %s", text)
+			}
+		}
+	}
+}
