@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,75 +17,77 @@ import (
 	"github.com/l2cache/l2cache/adapters/bolt"
 )
 
-const benchKeys = 1024
+// benchEntries is how many entries a database has: with 100 B each 100,000, with
+// 10 KB each 1,000.
+func benchEntries(size int) int { return 10_000_000 / size }
 
-func benchKey(i uint64) string { return fmt.Sprintf("user:%06d", i%benchKeys) }
+func benchKey(i int) string { return fmt.Sprintf("user:%06d", i) }
 
-// openBoth opens two databases of the same settings, filled with the same values:
-// one behind the adapter, the other for bbolt alone.
+// openBoth opens two copies of one database, with a value under each key: one
+// behind the adapter, the other for bbolt alone.
 func openBoth(b *testing.B, value []byte, noSync bool) (l2cache.L2CacheBackend, *bbolt.DB) {
 	dir := b.TempDir()
-	open := func(name string) *bbolt.DB {
-		db, err := bbolt.Open(filepath.Join(dir, name), 0o600, &bbolt.Options{
-			NoSync: true, FreelistType: bbolt.FreelistMapType,
-		})
+	path, rawPath := filepath.Join(dir, "l2cache.db"), filepath.Join(dir, "raw.db")
+	open := func(path string, noSync bool) *bbolt.DB {
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: noSync, FreelistType: bbolt.FreelistMapType})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { db.Close() })
 		return db
 	}
-	db, raw := open("l2cache.db"), open("raw.db")
-	c, err := bolt.New(db, &bolt.Options{NoSync: true})
+
+	db := open(path, true)
+	c, err := bolt.New(db, &bolt.Options{NoSync: true, OpTimeout: opTimeout})
 	if err != nil {
 		b.Fatal(err)
 	}
-	for i := range uint64(benchKeys) {
-		if err := c.Set(b.Context(), benchKey(i), value, time.Hour); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := c.Close(); err != nil {
-		b.Fatal(err)
-	}
-	err = raw.Update(func(tx *bbolt.Tx) error {
-		bucket, err := tx.CreateBucket([]byte("l2cache"))
-		for i := range uint64(benchKeys) {
-			if err == nil {
-				err = bucket.Put([]byte(benchKey(i)), value)
+	var wg sync.WaitGroup
+	for g := range 64 {
+		wg.Go(func() {
+			for i := g; i < benchEntries(len(value)); i += 64 {
+				if err := c.Set(b.Context(), benchKey(i), value, time.Hour); err != nil {
+					b.Error(err)
+				}
 			}
-		}
-		return err
+		})
+	}
+	wg.Wait()
+	c.Close()
+	if err := db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(rawPath, 0o600) }); err != nil {
+		b.Fatal(err)
+	}
+	db.Close()
+
+	db, raw := open(path, noSync), open(rawPath, noSync)
+	if c, err = bolt.New(db, &bolt.Options{NoSync: noSync, OpTimeout: opTimeout}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		c.Close()
+		db.Close()
+		raw.Close()
 	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	db.NoSync, raw.NoSync = noSync, noSync
-	if c, err = bolt.New(db, &bolt.Options{NoSync: noSync}); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { c.Close() })
 	return c, raw
 }
 
-// spread runs op b.N times in g goroutines, with a different key each time.
-func spread(b *testing.B, g int, op func(key string) error) {
-	b.ReportAllocs()
-	keys := make([]string, benchKeys)
-	for i := range keys {
-		keys[i] = benchKey(uint64(i))
+// spread runs op b.N times in g goroutines, on keys in random order.
+func spread(b *testing.B, g, size int, op func(key string) error) {
+	keys := make([]string, benchEntries(size))
+	for i, j := range rand.Perm(len(keys)) {
+		keys[i] = benchKey(j)
 	}
-	var next atomic.Uint64
+	b.ReportAllocs()
+	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()
 	for range g {
 		wg.Go(func() {
 			for {
-				i := next.Add(1)
-				if i > uint64(b.N) {
+				i := int(next.Add(1))
+				if i > b.N {
 					return
 				}
-				if err := op(keys[i%benchKeys]); err != nil {
+				if err := op(keys[i%len(keys)]); err != nil {
 					b.Error(err)
 					return
 				}
@@ -107,19 +110,19 @@ func benchmarkRead(b *testing.B, op func(context.Context, l2cache.L2CacheBackend
 		for _, g := range goroutines {
 			name := fmt.Sprintf("/size=%d/g=%d", size, g)
 			b.Run("impl=l2cache"+name, func(b *testing.B) {
-				spread(b, g, func(key string) error { return op(context.Background(), c, key) })
+				spread(b, g, size, func(key string) error { return op(context.Background(), c, key) })
 			})
 			b.Run("impl=l2cache-cancel"+name, func(b *testing.B) {
-				spread(b, g, func(key string) error { return op(cancellable, c, key) })
+				spread(b, g, size, func(key string) error { return op(cancellable, c, key) })
 			})
 			b.Run("impl=raw"+name, func(b *testing.B) {
-				spread(b, g, func(key string) error {
+				spread(b, g, size, func(key string) error {
 					var value []byte
 					err := raw.View(func(tx *bbolt.Tx) error {
-						value = bytes.Clone(tx.Bucket([]byte("l2cache")).Get([]byte(key)))
+						value = bytes.Clone(tx.Bucket([]byte("l2cache")).Get(rowKey(key)))
 						return nil
 					})
-					if len(value) != size {
+					if len(value) < size {
 						return fmt.Errorf("value of %d bytes: %w", len(value), err)
 					}
 					return err
@@ -146,32 +149,31 @@ func BenchmarkGetWithTTL(b *testing.B) {
 }
 
 // The baselines are Update and, for goroutines that write at the same time, Batch.
+// Each has to make the write durable.
 func BenchmarkSet(b *testing.B) {
 	cancellable, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for _, noSync := range []bool{false, true} {
-		for _, size := range sizes {
-			value := bytes.Repeat([]byte("x"), size)
-			c, raw := openBoth(b, value, noSync)
-			for _, g := range goroutines {
-				name := fmt.Sprintf("/sync=%t/size=%d/g=%d", !noSync, size, g)
-				b.Run("impl=l2cache"+name, func(b *testing.B) {
-					spread(b, g, func(key string) error { return c.Set(context.Background(), key, value, time.Hour) })
+	for _, size := range sizes {
+		value := bytes.Repeat([]byte("x"), size)
+		c, raw := openBoth(b, value, false)
+		put := func(write func(func(*bbolt.Tx) error) error) func(string) error {
+			return func(key string) error {
+				return write(func(tx *bbolt.Tx) error {
+					return tx.Bucket([]byte("l2cache")).Put(rowKey(key), value)
 				})
-				b.Run("impl=l2cache-cancel"+name, func(b *testing.B) {
-					spread(b, g, func(key string) error { return c.Set(cancellable, key, value, time.Hour) })
-				})
-				put := func(write func(func(*bbolt.Tx) error) error) func(string) error {
-					return func(key string) error {
-						return write(func(tx *bbolt.Tx) error {
-							return tx.Bucket([]byte("l2cache")).Put([]byte(key), value)
-						})
-					}
-				}
-				b.Run("impl=raw"+name, func(b *testing.B) { spread(b, g, put(raw.Update)) })
-				if g > 1 {
-					b.Run("impl=raw-batch"+name, func(b *testing.B) { spread(b, g, put(raw.Batch)) })
-				}
+			}
+		}
+		for _, g := range goroutines {
+			name := fmt.Sprintf("/size=%d/g=%d", size, g)
+			b.Run("impl=l2cache"+name, func(b *testing.B) {
+				spread(b, g, size, func(key string) error { return c.Set(context.Background(), key, value, time.Hour) })
+			})
+			b.Run("impl=l2cache-cancel"+name, func(b *testing.B) {
+				spread(b, g, size, func(key string) error { return c.Set(cancellable, key, value, time.Hour) })
+			})
+			b.Run("impl=raw"+name, func(b *testing.B) { spread(b, g, size, put(raw.Update)) })
+			if g > 1 {
+				b.Run("impl=raw-batch"+name, func(b *testing.B) { spread(b, g, size, put(raw.Batch)) })
 			}
 		}
 	}

@@ -181,7 +181,7 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 	}
 	switch {
 	case len(d.Bucket) > bbolt.MaxKeySize:
-		return nil, fmt.Errorf("Bucket: %d bytes, at most %d are allowed", len(d.Bucket), bbolt.MaxKeySize)
+		return nil, fmt.Errorf("the name in Bucket has %d bytes, at most %d are allowed", len(d.Bucket), bbolt.MaxKeySize)
 	case d.SweepInterval < 0:
 		return nil, errors.New("SweepInterval is negative")
 	case d.OpTimeout < 0:

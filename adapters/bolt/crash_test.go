@@ -34,7 +34,7 @@ const crashWriters = 16
 // crashValue is what a writer sets its key to in step i of a round: i, repeated, in
 // the row or in chunks.
 func crashValue(round string, i int) []byte {
-	return bytes.Repeat(fmt.Appendf(nil, "%s.%d;", round, i), 1+i%3*6000)
+	return bytes.Repeat(fmt.Appendf(nil, "%s.%d;", round, i), 1+i%3*2000)
 }
 
 // writeUntilKilled has writers that set a key of their own over and over, and a new
@@ -93,7 +93,7 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("line %q: %v", lines.Text(), err)
 			}
 			last[w] = i
-			if n == 200+100*round {
+			if n == 100+50*round {
 				killed = child.Process.Kill() == nil // what is in the pipe still counts
 			}
 		}
