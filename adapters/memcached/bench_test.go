@@ -30,7 +30,7 @@ func contenders(b *testing.B) []contender {
 	return []contender{
 		{"raw", rawBackend{client: client}, context.Background()},
 		{"l2cache", fromURL, context.Background()},
-		{"l2cache-ctx", fromURL, ctx},
+		{"l2cache-cancel", fromURL, ctx},
 		{"l2cache-new", callers, context.Background()},
 	}
 }
@@ -65,9 +65,10 @@ func (r rawBackend) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, 
 }
 
 func bench(b *testing.B, op func(c contender, key string, value []byte) error) {
-	for _, c := range contenders(b) {
-		for _, size := range []int{100, 10_000} {
-			for _, g := range []int{1, 64} {
+	contenders := contenders(b)
+	for _, size := range []int{100, 10_000} {
+		for _, g := range []int{1, 64} {
+			for _, c := range contenders {
 				b.Run(fmt.Sprintf("impl=%s/size=%d/g=%d", c.impl, size, g), func(b *testing.B) {
 					value := make([]byte, size)
 					keys := make([]string, 1000)

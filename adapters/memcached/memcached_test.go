@@ -92,43 +92,82 @@ func wantError(t testing.TB, what string, err, want error) {
 }
 
 func TestEveryTTLIsReadableAtOnce(t *testing.T) {
+	t.Parallel()
 	cache := open(t, "memcached://"+shared(t).Addr+"?prefix=ttl:")
 	const day = 24 * time.Hour
 	for _, ttl := range []time.Duration{
-		100 * time.Millisecond, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, time.Hour,
-		30*day - 2*time.Second, 30*day - time.Second, 30 * day, 30*day + time.Second, 31 * day,
+		time.Millisecond, 10 * time.Millisecond, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, time.Hour,
+		30*day - 7*time.Second, 30*day - 6*time.Second, 30*day - 5*time.Second, 30 * day, 30*day + time.Second, 31 * day,
 		time.Until(time.Unix(1<<31-1, 0)) - 2*day, time.Until(time.Unix(1<<31-1, 0)), time.Until(time.Unix(1<<31, 0)) + day,
 		l2cache.MaxTTL, l2cache.NoExpiry - 1, l2cache.NoExpiry,
 	} {
 		t.Run(ttl.String(), func(t *testing.T) {
 			t.Parallel()
-			key := ttl.String()
-			called := time.Now()
-			mustSet(t, cache, key, "v", ttl)
-			e, err := cache.GetWithTTL(t.Context(), key)
-			if time.Since(called) > ttl {
-				t.Skip("the machine took longer than the TTL") // only the shortest
-			}
-			if err != nil {
-				t.Fatalf("GetWithTTL right after Set for %v = %v", ttl, err)
-			}
 			want := min(ttl, l2cache.MaxTTL)
 			if ttl == l2cache.NoExpiry {
 				want = l2cache.NoExpiry
 			}
-			if e.TTL > want || e.TTL < want-time.Since(called)-time.Millisecond {
-				t.Errorf("TTL right after Set for %v = %v, want %v or a little less", ttl, e.TTL, want)
+			for range 100 { // until the machine is quick enough for the shortest
+				called := time.Now()
+				mustSet(t, cache, ttl.String(), "v", ttl)
+				e, err := cache.GetWithTTL(t.Context(), ttl.String())
+				took := time.Since(called)
+				if took >= ttl {
+					continue
+				}
+				if err != nil || e.TTL > want || e.TTL < want-took-time.Millisecond {
+					t.Errorf("GetWithTTL %v after Set for %v = %v, %v; want %v or a little less", took, ttl, e.TTL, err, want)
+				}
+				return
 			}
+			t.Errorf("no read came within %v of its Set", ttl)
 		})
+	}
+}
+
+// A server that has stalled goes by an old time for an instant.
+func TestSetAfterAStallIsNotDroppedEarly(t *testing.T) {
+	t.Parallel()
+	server := servertest.Memcached(t)
+	cache := open(t, "memcached://"+server.Addr+"?op_timeout=10s")
+	const conns, each, stall, ttl = 30, 20, 4 * time.Second, 2 * time.Second
+	idle(t, cache, server, conns)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(stall)
+	go server.Resume()
+	var mu sync.Mutex
+	ends := map[string]time.Time{}
+	errs := atOnce(conns, func(i int) error {
+		for j := range each {
+			key, called := fmt.Sprint(i, ":", j), time.Now()
+			if err := cache.Set(context.Background(), key, nil, ttl); err != nil {
+				return err
+			}
+			mu.Lock()
+			ends[key] = called.Add(ttl)
+			mu.Unlock()
+		}
+		return nil
+	})
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for key, end := range ends {
+		if _, err := cache.Get(t.Context(), key); err != nil && time.Now().Before(end) {
+			t.Errorf("Get = %v, %v before the end of the entry", err, time.Until(end))
+		}
 	}
 }
 
 // An item is the server's to reclaim soon after its deadline, and not before.
 func TestServerReclaims(t *testing.T) {
+	t.Parallel()
 	server := shared(t)
 	cache := open(t, "memcached://"+server.Addr)
 	raw := newClient(t, server.Addr)
-	for _, ttl := range []time.Duration{time.Millisecond, 400 * time.Millisecond, 1100 * time.Millisecond} {
+	for _, ttl := range []time.Duration{time.Millisecond, 1100 * time.Millisecond} {
 		t.Run(ttl.String(), func(t *testing.T) {
 			t.Parallel()
 			key := "reclaim:" + ttl.String()
@@ -146,7 +185,7 @@ func TestServerReclaims(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if after > ttl+10*time.Second {
+				if after > ttl+20*time.Second {
 					t.Fatalf("the server still has an item of %v after %v", ttl, after)
 				}
 				time.Sleep(5 * time.Millisecond)
