@@ -17,6 +17,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	conformance.Run(t, openURL("nats://"+srv.Addr+"/conformance?op_timeout=2s"), &conformance.Options{
 		Strict:    true,
@@ -29,6 +30,7 @@ func TestConformance(t *testing.T) {
 // TestConformanceOfMemory covers what differs with memory storage: after a restart
 // of the server the bucket is not there.
 func TestConformanceOfMemory(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	conformance.Run(t, openURL("nats://"+srv.Addr+"/memory?storage=memory"), &conformance.Options{
 		Strict: true,
@@ -38,6 +40,7 @@ func TestConformanceOfMemory(t *testing.T) {
 }
 
 func TestConformanceOfNew(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	nc := connect(t, srv, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
@@ -92,7 +95,11 @@ func faults(srv *servertest.Server) *conformance.Faults {
 // connect returns a connection of the test's own.
 func connect(t testing.TB, srv *servertest.Server, options ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect("nats://"+srv.Addr, append([]nats.Option{nats.MaxReconnects(-1)}, options...)...)
+	options = append([]nats.Option{
+		nats.MaxReconnects(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints
+	}, options...)
+	nc, err := nats.Connect("nats://"+srv.Addr, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func fill(t *testing.T, srv *servertest.Server, b l2cache.L2CacheBackend) {
 			}
 		})
 	}
-	within(t, "32 Sets of 1 MB at a stalled server", 100*time.Millisecond, 150*time.Millisecond, wg.Wait)
+	wg.Wait()
 }
 
 func TestServerStalls(t *testing.T) {

@@ -91,9 +91,9 @@ func state(t testing.TB, s jetstream.Stream) jetstream.StreamState {
 // await polls until done says so.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("after 20s still not: %s", what)
+			t.Fatalf("after a minute still not: %s", what)
 		}
 	}
 }
