@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,14 +19,39 @@ import (
 	"github.com/l2cache/l2cache/internal/servertest"
 )
 
-// lateness runs op, which is to return at due, and says how much later it did than a
-// timer for the same time, whose lateness is the machine's.
-func lateness(due time.Time, op func() error) (time.Duration, error) {
-	control := make(chan time.Time, 1)
-	time.AfterFunc(time.Until(due), func() { control <- time.Now() })
-	err := op()
-	returned := time.Now()
-	return returned.Sub(<-control), err
+// prompt has op begin and end a call that is to return when patience has passed, and
+// wants it to in one of five attempts: no more than slack later than a timer for the
+// same time, whose lateness is the machine's. A machine that is busy can still take
+// the CPU from the one and not from the other.
+func prompt(t *testing.T, what string, patience, slack time.Duration, op func(due time.Time) error, want ...error) {
+	t.Helper()
+	var best time.Duration
+	for attempt := range 5 {
+		due := time.Now().Add(patience)
+		control := make(chan time.Time, 1)
+		time.AfterFunc(patience, func() { control <- time.Now() })
+		err := op(due)
+		late := time.Since(<-control)
+		for _, want := range want {
+			if !errors.Is(err, want) {
+				t.Errorf("%s = %v, want %v", what, err, want)
+				return
+			}
+		}
+		for _, other := range []error{context.Canceled, context.DeadlineExceeded, l2cache.ErrUnavailable, l2cache.ErrNotFound} {
+			if errors.Is(err, other) && !slices.Contains(want, other) {
+				t.Errorf("%s = %v, want it not to be %v", what, err, other)
+				return
+			}
+		}
+		if attempt == 0 || late < best {
+			best = late
+		}
+		if best <= slack {
+			return
+		}
+	}
+	t.Errorf("%s came back %v late at best, want %v", what, best, slack)
 }
 
 // TestStalled stops the server and ends each call by deadline, by cancelling and by
@@ -37,42 +63,31 @@ func TestStalled(t *testing.T) {
 	for kind := range long {
 		t.Run(kind, func(t *testing.T) {
 			patient, impatient := long[kind](t), short[kind](t)
-			for name, op := range operations("k") {
-				for _, b := range []l2cache.L2CacheBackend{patient, impatient} {
-					if err := op(t.Context(), b); err != nil && !errors.Is(err, l2cache.ErrNotFound) {
-						t.Fatalf("%s of a running server = %v", name, err)
-					}
-				}
+			if err := errors.Join(patient.Ping(t.Context()), impatient.Ping(t.Context())); err != nil {
+				t.Fatal(err)
 			}
 			if err := srv.Pause(); err != nil {
 				t.Fatal(err)
 			}
 			defer srv.Resume()
 			for name, op := range operations("k") {
-				due := time.Now().Add(patience)
-				ctx, cancel := context.WithDeadline(t.Context(), due)
-				late, err := lateness(due, func() error { return op(ctx, patient) })
-				cancel()
-				if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, l2cache.ErrUnavailable) || late > slack {
-					t.Errorf("%s with a deadline = %v, %v late; want DeadlineExceeded in %v", name, err, late, slack)
-				}
-
-				due = time.Now().Add(patience)
-				ctx, cancel = context.WithCancel(t.Context())
-				timer := time.AfterFunc(patience, cancel)
-				late, err = lateness(due, func() error { return op(ctx, patient) })
-				timer.Stop()
-				cancel()
-				if !errors.Is(err, context.Canceled) || errors.Is(err, l2cache.ErrUnavailable) || late > slack {
-					t.Errorf("%s cancelled = %v, %v late; want Canceled in %v", name, err, late, slack)
-				}
-
-				for kind, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": t.Context()} {
-					late, err = lateness(time.Now().Add(patience), func() error { return op(ctx, impatient) })
-					if !errors.Is(err, l2cache.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || late > slack {
-						t.Errorf("%s (%s) by its own timeout = %v, %v late; want ErrUnavailable in %v", name, kind, err, late, slack)
-					}
-				}
+				prompt(t, name+" with a deadline", patience, slack, func(due time.Time) error {
+					ctx, cancel := context.WithDeadline(t.Context(), due)
+					defer cancel()
+					return op(ctx, patient)
+				}, context.DeadlineExceeded)
+				prompt(t, name+" cancelled", patience, slack, func(due time.Time) error {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					defer time.AfterFunc(time.Until(due), cancel).Stop()
+					return op(ctx, patient)
+				}, context.Canceled)
+				prompt(t, name+" by its own timeout", patience, slack, func(time.Time) error {
+					return op(context.Background(), impatient)
+				}, l2cache.ErrUnavailable)
+				prompt(t, name+" by its own timeout, with a ctx", patience, slack, func(time.Time) error {
+					return op(t.Context(), impatient)
+				}, l2cache.ErrUnavailable)
 			}
 			srv.Resume()
 			for name, op := range operations("k") {
@@ -93,11 +108,9 @@ func TestRefused(t *testing.T) {
 		srv.Kill()
 		for range 5 {
 			for name, op := range operations("k") {
-				start := time.Now()
-				err := op(t.Context(), b)
-				if took := time.Since(start); !errors.Is(err, l2cache.ErrUnavailable) || took > 100*time.Millisecond {
-					t.Errorf("%s without a server = %v in %v; want ErrUnavailable in 100ms", name, err, took)
-				}
+				prompt(t, name+" without a server", 0, 100*time.Millisecond, func(time.Time) error {
+					return op(t.Context(), b)
+				}, l2cache.ErrUnavailable)
 			}
 		}
 		if err := srv.Start(); err != nil {
@@ -244,19 +257,17 @@ func TestBusyPool(t *testing.T) {
 	for c := b.(*Cache).client.(*conns); len(c.turns) == 0; {
 		runtime.Gosched()
 	}
-	due := time.Now().Add(100 * time.Millisecond)
-	waiting, stop := context.WithDeadline(t.Context(), due)
-	defer stop()
-	late, err := lateness(due, func() error { return b.Ping(waiting) })
-	if !errors.Is(err, context.DeadlineExceeded) || late > 50*time.Millisecond {
-		t.Errorf("Ping of a busy pool = %v, %v late; want DeadlineExceeded in 50ms", err, late)
-	}
+	prompt(t, "Ping of a busy pool", 100*time.Millisecond, 50*time.Millisecond, func(due time.Time) error {
+		ctx, cancel := context.WithDeadline(t.Context(), due)
+		defer cancel()
+		return b.Ping(ctx)
+	}, context.DeadlineExceeded)
 }
 
 // TestClose closes a handle whose calls a stalled server leaves without an answer.
 func TestClose(t *testing.T) {
 	srv := servertest.Redis(t)
-	for name, open := range handles(srv.Addr, time.Second) {
+	for name, open := range handles(srv.Addr, 3*time.Second) {
 		t.Run(name, func(t *testing.T) {
 			before := goroutines()
 			b := open(t)
@@ -286,7 +297,7 @@ func TestClose(t *testing.T) {
 			closed := make(chan error)
 			go func() { closed <- b.Close() }()
 			calls.Wait()
-			if took := time.Since(start); took > 500*time.Millisecond {
+			if took := time.Since(start); took > 2*time.Second { // they have 3
 				t.Errorf("calls went on for %v after Close", took)
 			}
 			if err := <-closed; err != nil {

@@ -109,15 +109,17 @@ func database(p *l2cache.Params) int {
 	return int(n)
 }
 
-// askEvicts reports whether the server may evict, or does not tell.
+// askEvicts reports whether the server may evict, or does not tell. It makes the
+// first connection, and so has all the time that there is for opening.
 func (c *Cache) askEvicts(ctx context.Context) (bool, error) {
+	deadline, _ := ctx.Deadline()
 	info := redis.NewStringCmd(ctx, "info", "memory")
-	err := c.send(ctx, "open", "", info)
+	err := c.exec(ctx, deadline, []redis.Cmder{info})
 	if redis.IsPermissionError(err) {
 		return true, nil
 	}
 	if err != nil {
-		return true, err
+		return true, c.newError(ctx, "open", "", err)
 	}
 	for line := range strings.Lines(info.Val()) {
 		switch strings.TrimSpace(line) {

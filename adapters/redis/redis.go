@@ -16,33 +16,40 @@
 //
 // # Consistency
 //
-// All calls go to one server, and it runs one command at a time. GetWithTTL needs
-// value and TTL of one instant: two commands in a pipeline can be torn apart by a
-// write or by the expiry between them, and so it asks in a transaction. Where a
-// server refuses that to a key, because it is out of memory or does not permit
-// MULTI, this key is read by a script (EVALSHA, or EVAL at first), which is as
-// atomic; where it refuses this as well, the call fails.
+// All calls go to one server, which runs one command at a time. GetWithTTL needs
+// value and TTL of one instant, and two commands in a pipeline can be torn apart: by
+// a write, or by the expiry between them. So it asks in a transaction. If the server
+// refuses that, because it is out of memory or does not permit one of the keys or
+// MULTI, then a key that is not itself refused is read by a script (EVALSHA, EVAL if
+// the server does not have it), which is as atomic; if that is refused, the call
+// fails.
 //
-// A command is sent once, whatever the client's MaxRetries. Only a read whose
-// connection turns out to be closed is sent a second time. A write that failed by
-// a timeout, a cancelled ctx or a connection that broke may have been done, or
-// may still be.
+// A write is sent once, whatever the client's MaxRetries. One that failed by its ctx,
+// a timeout or a broken connection may have been done, or may still be. A read is
+// sent once more if its connection turns out to have been closed before.
+//
+// # Batches
+//
+// Two batches of Gets and two of GetWithTTLs are under way at most. Calls that come
+// meanwhile share the next: 128 of them, or fewer that make about 1 MiB by the
+// running mean of the sizes of values. A value is read into a slice of its own, which
+// is the caller's; nothing else is copied.
 //
 // # Waiting
 //
-// go-redis does not look at a ctx while it reads. A call whose ctx can be
-// cancelled therefore waits beside a goroutine that does the reading and outlives
-// the call by OpTimeout at most. The value given to such a Set is copied; no other
-// value is.
+// A handle that was opened by URL closes the connection of a call whose ctx ends, or
+// that takes longer than op_timeout; the next call dials. Through a caller's client
+// that cannot be done, for go-redis looks at no ctx while it reads. There a call waits
+// beside a goroutine that reads, for at most twice OpTimeout after the call has
+// returned, and Set sends a copy of the value.
 //
 // # Limits
 //
-// Values have at most 512 MiB, the default of the server's proto-max-bulk-len;
-// larger ones are ErrTooLarge without being sent. A server that is out of memory
-// and may not evict answers Set with ErrFull. A key that holds something other
-// than a string is ErrCorrupt until it is set or deleted. All that the server
-// refuses for other reasons (LOADING, READONLY, NOPERM, NOAUTH, …) is
-// ErrUnavailable.
+// Values have at most 512 MiB, the default of the server's proto-max-bulk-len; larger
+// ones are ErrTooLarge and are not sent. A server that is out of memory and may not
+// evict answers Set with ErrFull. A key that holds something other than a string is
+// ErrCorrupt until it is set or deleted. All else that a server refuses (LOADING,
+// READONLY, NOPERM, NOAUTH, …) is ErrUnavailable.
 //
 // # Profile
 //
@@ -59,27 +66,29 @@
 // # URLs
 //
 //	redis://[user[:password]@]host[:6379][/db]
-//	rediss://…                                  the same over TLS
-//	redis+unix://[user[:password]@localhost]/path/to/socket[?db=n]
+//	rediss://…                                          the same over TLS
+//	redis+unix://[user[:password]@localhost]/socket[?db=n]
 //
-// Options: pool_size (connections; 10 per CPU by default), client_name, durable,
-// those that all backends have, and for rediss the tls_ ones.
+// Options: pool_size (connections, 10 per CPU by default), client_name, durable, those
+// of all backends, and with rediss the tls_ ones.
 //
-// # A client of your own
+// # A caller's client
 //
-// [New] takes a *redis.Client, with any settings but a client-side cache, which
-// serves what has expired or was overwritten. For a [redis.ClusterClient] and a
-// [redis.Ring] it returns an error. Worth setting:
+// [New] takes a *redis.Client with any settings but a client-side cache, which serves
+// what has expired or was overwritten. It refuses a [redis.ClusterClient] and a
+// [redis.Ring]. A failover client must not have ReplicaOnly, which does not show: all
+// writes fail then. Worth setting are:
 //
-//   - ContextTimeoutEnabled: true saves a goroutine in calls whose ctx cannot be
+//   - ContextTimeoutEnabled: true saves the goroutine in calls whose ctx cannot be
 //     cancelled.
-//   - DialerRetries: 1, or a server that refuses connections is reported after
-//     five attempts and 400 ms; and go-redis prints each failure to stderr.
-//   - PoolSize: after that many failed dials in all, go-redis looks once a second
-//     whether the server is back.
+//   - DialerRetries: 1. By default go-redis dials five times in 400 ms before it says
+//     that a server refuses, and it prints each failure to stderr.
+//   - PoolSize: after that many failures to dial, go-redis looks no more than once a
+//     second whether the server is back.
 //
-// The permissions needed are get, set, del, pttl, multi, exec, eval, evalsha, ping,
-// and info for the profile.
+// The user needs permission for get, set, del, pttl, multi, exec and ping, for eval
+// and evalsha where a transaction can be refused, and for info by URL, or the profile
+// says Evicts.
 package redis
 
 import (
@@ -123,8 +132,8 @@ type Options struct {
 // Cache is a handle on a database.
 type Cache struct {
 	client    pipeliner
-	prompt    bool // client returns when a ctx ends
-	bounded   bool // client returns when a ctx's deadline comes
+	prompt    bool // client returns when ctx ends
+	bounded   bool // client returns at ctx's deadline
 	opTimeout time.Duration
 	profile   l2cache.Profile
 
@@ -132,7 +141,7 @@ type Cache struct {
 	pairs    *batch.Group[read]
 	meanSize atomic.Int64 // of the replies to recent reads, in bytes
 
-	closing context.Context // ended by Close
+	closing context.Context // the handle's, not a call's: ends with Close
 	end     context.CancelFunc
 	calls   sync.WaitGroup
 
@@ -261,8 +270,8 @@ func (c *Cache) Ping(ctx context.Context) error {
 	return c.send(ctx, "ping", "", redis.NewStatusCmd(ctx, "ping"))
 }
 
-// Close ends the calls under way and waits for their goroutines, OpTimeout at
-// most. It closes the client if the Cache was opened by URL.
+// Close ends the calls under way and waits for the goroutines that read for them:
+// with a caller's client, twice OpTimeout at most. That client stays open.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	already := c.closed
