@@ -276,7 +276,8 @@ func TestHubCoalescesAndGaps(t *testing.T) {
 		closed := make(chan struct{})
 		var got []l2cache.Event
 		var last error
-		pause := make(chan struct{})
+		// The reader stops after its second and its fourth event.
+		pauses := map[int]chan struct{}{2: make(chan struct{}), 4: make(chan struct{})}
 		go func() {
 			for event, err := range hub.Watch(t.Context(), "test", "k", closed) {
 				if err != nil {
@@ -284,7 +285,7 @@ func TestHubCoalescesAndGaps(t *testing.T) {
 					break
 				}
 				got = append(got, event)
-				if len(got) == 2 {
+				if pause := pauses[len(got)]; pause != nil {
 					<-pause
 				}
 			}
@@ -301,7 +302,7 @@ func TestHubCoalescesAndGaps(t *testing.T) {
 			hub.Changed("k2")
 			hub.Changed("k3")
 		}
-		close(pause)
+		close(pauses[2])
 		synctest.Wait()
 		want = append(want, l2cache.Event{Key: "k2"}, l2cache.Event{Key: "k3"})
 		if !reflect.DeepEqual(got, want) {
@@ -310,14 +311,25 @@ func TestHubCoalescesAndGaps(t *testing.T) {
 		for i := range 10_000 {
 			hub.Changed(fmt.Sprint("k", i))
 		}
+		close(pauses[4])
+		synctest.Wait()
+		if want = append(want, l2cache.Event{Gap: true}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%d events, the last %v; want a Gap in place of 10,000", len(got), got[len(got)-1])
+		}
 		hub.Gap()
+		synctest.Wait()
+		if want = append(want, l2cache.Event{Gap: true}); !reflect.DeepEqual(got, want) {
+			t.Errorf("events end with %v, want another Gap", got[len(got)-1])
+		}
 		close(closed)
 		synctest.Wait()
 		if !errors.Is(last, l2cache.ErrClosed) || !hub.Idle() {
 			t.Errorf("last = %v, idle %v; want ErrClosed, true", last, hub.Idle())
 		}
-		if n := len(got); !got[n-1].Gap && n < 10_000 {
-			t.Errorf("%d events, the last %v; want a Gap for what was missed", n, got[n-1])
+		for event, err := range hub.Watch(t.Context(), "test", "", closed) {
+			if !errors.Is(err, l2cache.ErrClosed) {
+				t.Errorf("Watch of what is closed = %v, %v; want ErrClosed at once", event, err)
+			}
 		}
 	})
 }

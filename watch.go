@@ -117,8 +117,8 @@ func (h *Hub) Watch(ctx context.Context, backend, prefix string, closed <-chan s
 		w := h.join(prefix)
 		defer h.leave(w)
 		for {
-			if contextErr(ctx) != nil {
-				yield(Event{}, NewError(ctx, backend, "watch", prefix, nil, nil))
+			if err := preflight(ctx, backend, "watch", prefix, isClosed(closed)); err != nil {
+				yield(Event{}, err)
 				return
 			}
 			events, failed := h.take(w)
@@ -141,10 +141,17 @@ func (h *Hub) Watch(ctx context.Context, backend, prefix string, closed <-chan s
 			case <-w.wake:
 			case <-ctx.Done():
 			case <-closed:
-				yield(Event{}, NewError(ctx, backend, "watch", prefix, ErrClosed, nil))
-				return
 			}
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
