@@ -47,7 +47,6 @@ func freeAddr(t *testing.T) string {
 }
 
 func TestCluster(t *testing.T) {
-	t.Parallel()
 	servers := cluster(t)
 	ctx := context.Background()
 	var hosts []string

@@ -17,7 +17,6 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	t.Parallel()
 	srv := servertest.NATS(t)
 	conformance.Run(t, openURL("nats://"+srv.Addr+"/conformance?op_timeout=2s"), &conformance.Options{
 		Strict:    true,
@@ -30,7 +29,6 @@ func TestConformance(t *testing.T) {
 // TestConformanceOfMemory covers what differs with memory storage: after a restart
 // of the server the bucket is not there.
 func TestConformanceOfMemory(t *testing.T) {
-	t.Parallel()
 	srv := servertest.NATS(t)
 	conformance.Run(t, openURL("nats://"+srv.Addr+"/memory?storage=memory"), &conformance.Options{
 		Strict: true,
@@ -39,8 +37,8 @@ func TestConformanceOfMemory(t *testing.T) {
 	})
 }
 
+// TestConformanceOfNew covers what differs over a connection of the caller's.
 func TestConformanceOfNew(t *testing.T) {
-	t.Parallel()
 	srv := servertest.NATS(t)
 	nc := connect(t, srv, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
@@ -70,6 +68,7 @@ func TestConformanceOfNew(t *testing.T) {
 		OpTimeout: 2 * time.Second,
 		Faults:    f,
 		Raw:       raw(t, srv, "new"),
+		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability"},
 	})
 	if !nc.IsConnected() {
 		t.Errorf("the caller's connection is %v after the backends were closed, want it connected", nc.Status())

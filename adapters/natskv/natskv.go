@@ -14,11 +14,14 @@
 //	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket>
 //	Ping             $JS.API.STREAM.INFO.KV_<bucket>
 //
-// Each is one round trip. The first operation, and the first after a reconnect, also
-// asks for the stream's settings, and creates the bucket if it is missing. A bucket
-// whose settings break the contract is refused, with an error that names the setting.
-// The bucket should not be mirrored with MirrorDirect on: mirrors would answer reads
-// too, and they lag.
+// Each is one round trip, but for a Delete that finds the store full. The first
+// operation, and the first after a reconnect, also asks for the stream's settings, as
+// Ping does, and creates the bucket if it is missing. A bucket whose settings break
+// the contract is refused, with an error that names the setting.
+//
+// Reads see all writes that were acknowledged before, through whatever server and
+// handle. A bucket must not be mirrored with MirrorDirect on: its mirrors would answer
+// reads too, and they lag.
 //
 // # Time
 //
@@ -44,10 +47,11 @@
 //
 // Nothing is sent twice. A call that is under way when the connection breaks is
 // ErrUnavailable at once, and so is every call until the client has reconnected,
-// which it tries 4 to 20 times in a second, for ever. With file storage, entries
-// survive a restart of the server; with memory storage the bucket itself does not,
-// and is created again. That the client lacks a permission shows as a timeout: the
-// server does not answer.
+// which it tries for ever, after 50 ms at first and four times in a second later. With
+// file storage, entries survive a restart of the server; with memory storage the
+// bucket itself does not, and is created again. A bucket with replicas has no leader,
+// and is ErrUnavailable, for some seconds after its leader has died. That the client
+// lacks a permission shows as a timeout: the server does not answer.
 //
 // # Opening
 //
@@ -60,9 +64,10 @@
 //
 // with TLS also tls_ca, tls_cert, tls_key and tls_server_name. A backend that is
 // opened by URL may turn on AllowMsgTTL in a bucket that exists, and takes its MaxAge
-// as it is, unless lazy=true.
+// as it is, unless lazy=true. With lazy=true nobody has asked the server: max_age says
+// what the bucket has, and the profile declares neither a largest value nor durability.
 //
-// For [New] see there.
+// [New] documents what it demands of a connection of the caller's.
 package natskv
 
 import (
