@@ -92,25 +92,41 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 	return newReport(e.backend, e.profile, results), nil
 }
 
-// start runs cases in the background: first all that may run side by side, then
-// one after another those that must be alone.
+// start runs cases in the background: side by side those that have to do with
+// time, with what they build on; then side by side the rest, some of which keep
+// every processor busy for a second; then one after another those that must be
+// alone.
 func (e *engine) start(cases []Case) {
-	var alone []Case
-	var wg sync.WaitGroup
+	first := map[string]bool{}
 	for _, c := range cases {
 		e.promise(c.ID)
-		if c.alone {
-			alone = append(alone, c)
+		if c.timed {
+			first[c.ID] = true
+			for _, id := range c.After {
+				first[id] = true
+			}
 		}
 	}
+	var phases [3][]Case
 	for _, c := range cases {
-		if !c.alone {
-			wg.Go(func() { e.runCase(c) })
+		switch {
+		case c.alone:
+			phases[2] = append(phases[2], c)
+		case first[c.ID]:
+			phases[0] = append(phases[0], c)
+		default:
+			phases[1] = append(phases[1], c)
 		}
 	}
 	go func() {
-		wg.Wait()
-		for _, c := range alone {
+		for _, phase := range phases[:2] {
+			var wg sync.WaitGroup
+			for _, c := range phase {
+				wg.Go(func() { e.runCase(c) })
+			}
+			wg.Wait()
+		}
+		for _, c := range phases[2] {
 			e.runCase(c)
 		}
 	}()
