@@ -106,7 +106,9 @@ var basicCases = []Case{
 				value := fmt.Sprintf("value %d", i)
 				a.set("k", value, time.Hour)
 				b.wantHit("k", value)
-				a, b = b, a
+				if i%5 == 4 {
+					a, b = b, a
+				}
 			}
 			a.delete("k")
 			b.wantMiss("k")
@@ -188,7 +190,7 @@ func randomOperationsCase(p *probe) {
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	contexts := []context.Context{p.ctx, context.Background(), deadline}
-	for i := range 300 {
+	for i, start := 0, time.Now(); i < 300 || i < 2000 && time.Since(start) < time.Second; i++ {
 		key, ctx := keys[rng.IntN(len(keys))], contexts[rng.IntN(len(contexts))]
 		switch rng.IntN(5) {
 		case 0, 1:

@@ -106,20 +106,25 @@ var contextCases = []Case{
 		cause: "work that goes on under the caller's ctx, or a connection that is tied to it",
 		run: func(p *probe) {
 			h := p.open()
-			for i := range 30 {
-				value := fmt.Sprintf("value %d", i)
+			const keys = 30
+			for i := range keys {
+				key := fmt.Sprint("k", i)
 				ctx, cancel := context.WithCancel(p.ctx)
-				if _, err := h.trySet(ctx, "k", []byte(value), time.Hour); err != nil {
+				if _, err := h.trySet(ctx, key, []byte(key), time.Hour); err != nil {
 					p.failf("Set = %v | want nil", err)
 				}
 				cancel()
-				h.wantHit("k", value)
+				h.wantHit(key, key)
 				ctx, cancel = context.WithCancel(p.ctx)
-				r := h.tryEntry(ctx, "k")
+				r := h.tryEntry(ctx, key)
 				cancel()
-				if !r.hit() || string(r.value) != value {
-					p.failf("%v | want %q", r, value)
+				if !r.hit() || string(r.value) != key {
+					p.failf("%v | want %q", r, key)
 				}
+			}
+			time.Sleep(20 * time.Millisecond) // what a cancellation sets in motion may take a moment
+			for i := range keys {
+				h.wantHit(fmt.Sprint("k", i), fmt.Sprint("k", i))
 			}
 		},
 	},

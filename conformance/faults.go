@@ -43,6 +43,15 @@ var errorCases = []Case{
 		},
 	},
 	{
+		ID:    "errors/no-replay",
+		Law:   "a write that failed because the server was gone does not happen when it is back",
+		cause: "a queue of the driver's for writes without a connection, which is sent after the next connect",
+		needs: needDown,
+		alone: true,
+		After: []string{"errors/down"},
+		run:   noReplayCase,
+	},
+	{
 		ID:    "errors/open-dead",
 		Law:   "opening a backend whose server is gone ends, with an error or with a backend that says ErrUnavailable",
 		cause: "a constructor that waits for ever, or hides that it could not connect",
@@ -79,6 +88,23 @@ var errorCases = []Case{
 					}
 					p.wantError(op, o, l2cache.ErrCorrupt)
 				}
+			})
+		},
+	},
+	{
+		ID:    "errors/corrupt-replaced",
+		Law:   "what cannot be read can be replaced by Set and removed by Delete, also if nobody has read it before",
+		cause: "a write that looks at what is there",
+		needs: needDamage,
+		run: func(p *probe) {
+			p.damaged(func(h *handle, key, _ string) {
+				set := h.set(key, "new", time.Minute)
+				h.wantHit(key, "new")
+				p.judgeTTL(h.entry(key), set, time.Minute)
+			})
+			p.damaged(func(h *handle, key, _ string) {
+				h.delete(key)
+				h.wantMiss(key)
 			})
 		},
 	},
@@ -152,6 +178,7 @@ func (h *handle) settle() {
 func downCase(p *probe) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
+	h.wantHit("k", "v")
 	p.down()
 	for round := range 2 { // idle connections first, then none
 		for _, op := range operations {
@@ -170,6 +197,28 @@ func downCase(p *probe) {
 	h.settle()
 }
 
+// noReplayCase writes to a server that is gone, and then to one that is back. What
+// failed before must not overtake what has succeeded since.
+func noReplayCase(p *probe) {
+	h := p.open()
+	h.set("deleted", "old", time.Hour)
+	p.down()
+	h.tryGet(p.ctx, "k") // has the handle notice
+	if _, err := h.trySet(p.ctx, "k", []byte("while it was down"), time.Hour); err == nil {
+		p.failf("Set = nil from a server that is down | want ErrUnavailable")
+	}
+	if err := h.tryDelete(p.ctx, "deleted"); err == nil {
+		p.failf("Delete = nil from a server that is down | want ErrUnavailable")
+	}
+	p.up()
+	h.settle()
+	h.set("deleted", "since", time.Hour)
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		h.wantMiss("k")
+		h.wantHit("deleted", "since")
+	}
+}
+
 // damaged runs f on an entry for each way in which one can be damaged.
 func (p *probe) damaged(f func(h *handle, key, name string)) {
 	h := p.open()
@@ -184,4 +233,5 @@ func (p *probe) damaged(f func(h *handle, key, name string)) {
 		f(h, key, damage.Name)
 		h.delete(key)
 	}
+	h.close()
 }

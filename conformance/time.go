@@ -15,6 +15,15 @@ func sleepUntil(t time.Time) { time.Sleep(time.Until(t)) }
 // alive: a shorter one can end before the first read of a busy machine.
 const minAlive = 50 * time.Millisecond
 
+// grain is the unit of stored deadlines, which are rounded up to it.
+const grain = time.Microsecond
+
+// end is the instant from which an entry that was set in span set with ttl must
+// not be read any more.
+func (p *probe) end(set span, ttl time.Duration) time.Time {
+	return set.done.Add(ttl + p.resolution() + grain)
+}
+
 // A life is an entry whose end is being watched.
 type life struct {
 	p    *probe
@@ -28,7 +37,7 @@ type life struct {
 // early is the instant until which the entry has to be there, late the one from
 // which it must not be.
 func (l *life) early() time.Time { return l.set.call.Add(l.ttl) }
-func (l *life) late() time.Time  { return l.set.done.Add(l.ttl + l.p.resolution()) }
+func (l *life) late() time.Time  { return l.p.end(l.set, l.ttl) }
 
 // observe judges one read of the entry.
 func (l *life) observe(r read) {
@@ -142,7 +151,7 @@ func (p *probe) livesNow(ttl time.Duration) {
 
 // gone waits until an entry of that span and ttl must have ended.
 func (p *probe) gone(set span, ttl time.Duration) {
-	sleepUntil(set.done.Add(ttl + p.resolution() + 1))
+	sleepUntil(p.end(set, ttl).Add(1))
 }
 
 // A lateness measures how late the process's timers are meanwhile, so that a

@@ -41,6 +41,22 @@ var ttlOverwriteCases = []Case{
 		},
 	},
 	{
+		ID:    "ttl/overwrite/tiny",
+		Law:   "a Set replaces the old entry also if the new one has hardly any time left",
+		cause: "a write that is left out because it is over so soon",
+		timed: true,
+		run: func(p *probe) {
+			h := p.open()
+			for _, ttl := range []time.Duration{1, 999 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 60 * time.Millisecond} {
+				for _, old := range []time.Duration{time.Hour, l2cache.NoExpiry} {
+					h.set("k", "old", old)
+					p.gone(h.set("k", "new", ttl), ttl)
+					h.wantMiss("k")
+				}
+			}
+		},
+	},
+	{
 		ID:    "ttl/overwrite/to-no-expiry",
 		Law:   "a Set with NoExpiry takes the deadline away",
 		cause: "a write without a TTL that leaves the old one in force",
