@@ -2,6 +2,7 @@ package bolt_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
@@ -15,10 +16,14 @@ import (
 	"github.com/l2cache/l2cache/adapters/bolt"
 )
 
+// opTimeout is that of the caches under test: with many tests at work, a disk can
+// take long for one commit.
+const opTimeout = 30 * time.Second
+
 // open opens the file by URL, and closes it with the test.
 func open(t *testing.T, path, options string) l2cache.L2CacheBackend {
 	t.Helper()
-	c, err := l2cache.Open(t.Context(), "bolt:"+path+"?"+options)
+	c, err := l2cache.Open(t.Context(), "bolt:"+path+"?op_timeout="+opTimeout.String()+"&"+options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +46,12 @@ func openDB(t *testing.T, path string, o *bbolt.Options) *bbolt.DB {
 
 func newCache(t *testing.T, db *bbolt.DB, o *bolt.Options) *bolt.Cache {
 	t.Helper()
-	c, err := bolt.New(db, o)
+	patient := bolt.Options{OpTimeout: opTimeout}
+	if o != nil {
+		patient = *o
+		patient.OpTimeout = cmp.Or(o.OpTimeout, opTimeout)
+	}
+	c, err := bolt.New(db, &patient)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestConcurrentWritesShareCommits(t *testing.T) {
 		"cancellable": t.Context(),
 	} {
 		db := openDB(t, tempFile(t), nil)
-		c := newCache(t, db, &bolt.Options{OpTimeout: opTimeout})
+		c := newCache(t, db, nil)
 		const goroutines, each = 64, 20
 		before := txID(t, db)
 		var wg sync.WaitGroup
@@ -125,7 +125,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 
 func TestOpTimeout(t *testing.T) {
 	db := openDB(t, tempFile(t), nil)
-	patient := newCache(t, db, &bolt.Options{OpTimeout: opTimeout})
+	patient := newCache(t, db, nil)
 	mustSet(t, patient, "k", []byte("old"), time.Hour)
 	c := newCache(t, db, &bolt.Options{OpTimeout: 50 * time.Millisecond})
 	tx, err := db.Begin(true)
@@ -216,7 +216,7 @@ func TestFull(t *testing.T) {
 // A write that does not fit fails alone.
 func TestFullFailsOnlyWhatDoesNotFit(t *testing.T) {
 	db := smallDB(t)
-	c := newCache(t, db, &bolt.Options{OpTimeout: opTimeout})
+	c := newCache(t, db, nil)
 	tx, err := db.Begin(true)
 	if err != nil {
 		t.Fatal(err)

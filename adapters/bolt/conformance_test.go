@@ -19,10 +19,6 @@ import (
 	"github.com/l2cache/l2cache/envelope"
 )
 
-// The cases run side by side, on files of their own: a disk that they keep busy may
-// take long for one commit.
-const opTimeout = 30 * time.Second
-
 func TestConformance(t *testing.T) {
 	dir := t.TempDir()
 	var mu sync.Mutex

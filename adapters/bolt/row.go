@@ -231,9 +231,9 @@ func readValue(b *bbolt.Bucket, key rowKey, kind byte, body []byte) ([]byte, err
 		return nil, fmt.Errorf("%w: a value of %d bytes", l2cache.ErrCorrupt, length)
 	}
 	value := make([]byte, 0, length)
-	prefix := key.chunks()
+	first, prefix := key.chunk(0), key.chunks()
 	c := b.Cursor()
-	for k, chunk := c.Seek(prefix); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
+	for k, chunk := c.Seek(first); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
 		if len(value)+len(chunk) > length {
 			break
 		}

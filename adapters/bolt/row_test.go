@@ -236,7 +236,7 @@ func TestChunksOfADamagedRow(t *testing.T) {
 // TestTornPairs reads while others write values of all forms, each of which tells
 // its TTL: short ones, and ones in chunks.
 func TestTornPairs(t *testing.T) {
-	c := open(t, tempFile(t), "sync=false&op_timeout=30s")
+	c := open(t, tempFile(t), "sync=false")
 	pairs := []struct {
 		value []byte
 		ttl   time.Duration

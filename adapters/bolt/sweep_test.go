@@ -126,7 +126,7 @@ func TestSweepSparesWhatIsDamaged(t *testing.T) {
 // sweeper that never rests are at work.
 func TestFreshValuesSurvive(t *testing.T) {
 	path := tempFile(t)
-	c := open(t, path, "sync=false&sweep_interval=1us&op_timeout=30s")
+	c := open(t, path, "sync=false&sweep_interval=1us")
 	const writers, rounds = 8, 100
 	var wg sync.WaitGroup
 	for w := range writers {
