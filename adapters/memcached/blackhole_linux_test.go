@@ -40,5 +40,6 @@ func blackHole(t *testing.T) string {
 
 func TestBlackHole(t *testing.T) {
 	addr := blackHole(t)
-	wantEnds(t, open(t, "memcached://"+addr+"?op_timeout=400ms&lazy=true"), ways)
+	wantEnds(t, open(t, "memcached://"+addr+"?op_timeout=30s&lazy=true"), ends)
+	wantEnds(t, open(t, "memcached://"+addr+"?op_timeout=400ms&lazy=true"), timeouts)
 }

@@ -199,13 +199,12 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// opTimeout is the one of the backends that wantEnds gets, and endAfter is when
-// their callers' ctxs end.
 const (
 	opTimeout = 400 * time.Millisecond
 	endAfter  = 50 * time.Millisecond
 )
 
+// A way is one in which a call ends that the server does not answer.
 type way struct {
 	name  string
 	ctx   func() (context.Context, context.CancelFunc)
@@ -213,8 +212,8 @@ type way struct {
 	want  error
 }
 
-// ways are the ways in which a call ends that a server does not answer.
-var ways = []way{
+// ends are those by the caller's ctx, on a backend of patience.
+var ends = []way{
 	{"deadline", func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), endAfter)
 	}, endAfter, context.DeadlineExceeded},
@@ -223,6 +222,10 @@ var ways = []way{
 		time.AfterFunc(endAfter, cancel)
 		return ctx, cancel
 	}, endAfter, context.Canceled},
+}
+
+// timeouts are those by op_timeout, on a backend where it is opTimeout.
+var timeouts = []way{
 	{"op_timeout", func() (context.Context, context.CancelFunc) {
 		return context.Background(), func() {}
 	}, opTimeout, l2cache.ErrUnavailable},
@@ -284,40 +287,44 @@ func inTime(t *testing.T, what string, d time.Duration, f func()) {
 }
 
 func TestStalled(t *testing.T) {
-	for _, connected := range []bool{false, true} {
-		t.Run(fmt.Sprintf("connected=%v", connected), func(t *testing.T) {
+	byURL := func(t *testing.T, addr string, timeout time.Duration) l2cache.L2CacheBackend {
+		return open(t, fmt.Sprintf("memcached://%s?op_timeout=%v&lazy=true", addr, timeout))
+	}
+	byNew := func(t *testing.T, addr string, timeout time.Duration) l2cache.L2CacheBackend {
+		cache, err := memcached.New(newClient(t, addr), &memcached.Options{OpTimeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cache.Close() })
+		return cache
+	}
+	for _, test := range []struct {
+		name      string
+		connected bool
+		open      func(t *testing.T, addr string, timeout time.Duration) l2cache.L2CacheBackend
+	}{
+		{"connections", true, byURL},
+		{"no connections", false, byURL},
+		{"caller's client", true, byNew},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			server := servertest.Memcached(t)
-			cache := open(t, "memcached://"+server.Addr+"?op_timeout=400ms&lazy=true")
-			if connected {
-				atOnce(30, func(int) error { recovers(t, cache); return nil })
+			long, short := test.open(t, server.Addr, patience), test.open(t, server.Addr, opTimeout)
+			if test.connected {
+				atOnce(30, func(int) error { recovers(t, long); recovers(t, short); return nil })
 			}
 			if err := server.Pause(); err != nil {
 				t.Fatal(err)
 			}
-			wantEnds(t, cache, ways)
+			wantEnds(t, long, ends)
+			wantEnds(t, short, timeouts)
 			if err := server.Resume(); err != nil {
 				t.Fatal(err)
 			}
-			recovers(t, cache)
+			recovers(t, long)
+			recovers(t, short)
 		})
 	}
-	t.Run("caller's client", func(t *testing.T) {
-		server := servertest.Memcached(t)
-		cache, err := memcached.New(newClient(t, server.Addr), &memcached.Options{OpTimeout: opTimeout})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cache.Close()
-		mustSet(t, cache, "before", "v", time.Minute)
-		if err := server.Pause(); err != nil {
-			t.Fatal(err)
-		}
-		wantEnds(t, cache, ways)
-		if err := server.Resume(); err != nil {
-			t.Fatal(err)
-		}
-		recovers(t, cache)
-	})
 }
 
 // The bound is on the answer as a whole, though it comes in time byte by byte.
@@ -402,7 +409,7 @@ func TestTLS(t *testing.T) {
 	if err := server.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	wantEnds(t, cache, ways[:2])
+	wantEnds(t, cache, ends)
 
 	_, err := l2cache.Open(t.Context(), "memcacheds://"+addr+"?dial_timeout=5s") // who signed that?
 	var unknown x509.UnknownAuthorityError
