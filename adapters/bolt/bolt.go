@@ -49,11 +49,12 @@
 //
 // # Contexts and failures
 //
-// A ctx is honoured while a write waits for other commits: if it ends then,
-// nothing is written. A commit under way is not interrupted, but a caller whose
-// ctx can be cancelled does not wait for it beyond that; the write lands. A write
-// that has waited for op_timeout is ErrUnavailable. Reads do not wait for
-// commits, except for one that has to map a larger file.
+// A write whose ctx ends while it waits for another commit is not done. A commit
+// under way is not interrupted: a write whose ctx ends then returns, and lands. In
+// the same way op_timeout bounds each write, as ErrUnavailable; except for one
+// whose ctx cannot end and that finds no commit under way, which it makes in its
+// own goroutine. Reads do not wait for commits, except for one that has to map a
+// larger file.
 //
 // ErrFull: the disk or the database's MaxSize is full; nothing was changed.
 // ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
@@ -111,7 +112,7 @@ type Options struct {
 	// delete those that have ended; 1 min by default.
 	SweepInterval time.Duration
 
-	// OpTimeout is how long a write waits for other commits; 1 s by default.
+	// OpTimeout bounds a write, as the package documentation says; 1 s by default.
 	OpTimeout time.Duration
 }
 

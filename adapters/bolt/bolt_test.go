@@ -16,14 +16,16 @@ import (
 	"github.com/l2cache/l2cache/adapters/bolt"
 )
 
-// opTimeout is that of the caches under test: with many tests at work, a disk can
-// take long for one commit.
-const opTimeout = 30 * time.Second
+// With many tests at work, a disk can take long for one commit.
+const (
+	opTimeout = 30 * time.Second
+	patience  = "?op_timeout=30s&dial_timeout=30s&"
+)
 
 // open opens the file by URL, and closes it with the test.
 func open(t *testing.T, path, options string) l2cache.L2CacheBackend {
 	t.Helper()
-	c, err := l2cache.Open(t.Context(), "bolt:"+path+"?op_timeout="+opTimeout.String()+"&"+options)
+	c, err := l2cache.Open(t.Context(), "bolt:"+path+patience+options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func crashValue(round string, i int) []byte {
 func writeUntilKilled(path, round string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c, err := l2cache.Open(ctx, "bolt:"+path+"?op_timeout=30s")
+	c, err := l2cache.Open(ctx, "bolt:"+path+patience)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (c *Cache) Sweep(ctx context.Context, between func()) error {
 			return err
 		}
 		between()
-		if err := c.reap(ctx, p.ended); err != nil {
+		if err := c.reap(ctx, p.ended, p.rows); err != nil {
 			return err
 		}
 		from = p.next

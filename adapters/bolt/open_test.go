@@ -70,7 +70,7 @@ func TestOpenMakesFileAndDirectory(t *testing.T) {
 func wantLocked(t *testing.T, path, when string) {
 	t.Helper()
 	start := time.Now()
-	c, err := l2cache.Open(t.Context(), "bolt:"+path+"?open_timeout=200ms")
+	c, err := l2cache.Open(t.Context(), "bolt:"+path+patience+"open_timeout=200ms")
 	if err == nil {
 		c.Close()
 		t.Fatalf("a second Open %s: no error", when)
@@ -78,7 +78,7 @@ func wantLocked(t *testing.T, path, when string) {
 	if !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "open") {
 		t.Errorf("a second Open %s = %v, want ErrUnavailable that names the file", when, err)
 	}
-	if took := time.Since(start); took < 200*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(start); took < 200*time.Millisecond || took > 15*time.Second {
 		t.Errorf("a second Open %s took %v, want 200ms", when, took)
 	}
 }
@@ -199,7 +199,7 @@ func wantCorrupt(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time the file must not be locked
-		c, err := l2cache.Open(t.Context(), "bolt:"+path+"?open_timeout=1ms")
+		c, err := l2cache.Open(t.Context(), "bolt:"+path+patience+"open_timeout=1ms")
 		if err == nil {
 			c.Close()
 			t.Errorf("Open of a damaged file (%s): no error", text)
@@ -282,31 +282,38 @@ func TestOpenTruncated(t *testing.T) {
 	}
 }
 
-// A file that is truncated while it is open makes the memory map fault.
+// A file that is truncated while it is open makes the memory map fault: under the
+// pages of the tree, or also under those that bbolt reads when it holds its locks.
 func TestTruncatedWhileOpen(t *testing.T) {
 	file, values := filled(t)
-	path := tempFile(t)
-	if err := os.WriteFile(path, file, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := open(t, path, "")
-	if err := os.Truncate(path, 8192); err != nil {
-		t.Fatal(err)
-	}
-	for key := range values {
-		if got, err := c.Get(t.Context(), key); !errors.Is(err, l2cache.ErrCorrupt) {
-			t.Errorf("Get = %d bytes, %v; want ErrCorrupt", len(got), err)
+	for _, size := range []int64{2 * pageSize, 0} {
+		path := tempFile(t)
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, path, "")
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		for key := range values {
+			if got, err := c.Get(t.Context(), key); !errors.Is(err, l2cache.ErrCorrupt) {
+				t.Errorf("Get after truncation to %d = %d bytes, %v; want ErrCorrupt", size, len(got), err)
+			}
+		}
+		for range 3 {
+			if err := c.Set(t.Context(), "k", nil, time.Hour); !errors.Is(err, l2cache.ErrCorrupt) {
+				t.Errorf("Set after truncation to %d = %v, want ErrCorrupt", size, err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("Close after truncation to %d = %v", size, err)
+		}
+		if size > 0 {
+			wantCorrupt(t, path, "")
+		} else {
+			mustSet(t, open(t, path, ""), "k", nil, time.Hour)
 		}
 	}
-	for range 3 {
-		if err := c.Set(t.Context(), "k", nil, time.Hour); !errors.Is(err, l2cache.ErrCorrupt) {
-			t.Errorf("Set = %v, want ErrCorrupt", err)
-		}
-	}
-	if err := c.Close(); err != nil {
-		t.Errorf("Close = %v", err)
-	}
-	wantCorrupt(t, path, "")
 }
 
 // TestDamagedPages changes a few bytes in the pages of the tree: no value that is
@@ -330,7 +337,7 @@ func TestDamagedPages(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := l2cache.Open(t.Context(), "bolt:"+path)
+		c, err := l2cache.Open(t.Context(), "bolt:"+path+patience)
 		if err != nil {
 			outcomes["refused"]++
 			if !errors.Is(err, l2cache.ErrCorrupt) {
@@ -370,7 +377,7 @@ func TestDamagedPageOnWrite(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := l2cache.Open(t.Context(), "bolt:"+path+"?sync=false&op_timeout=30s")
+		c, err := l2cache.Open(t.Context(), "bolt:"+path+patience+"sync=false")
 		if err != nil {
 			continue // a page that is needed to open the file
 		}

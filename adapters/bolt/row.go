@@ -46,9 +46,9 @@ const (
 	chunkedBody = 4 + 4
 
 	// chunkLen is the length of the longest value that is kept in its row, and of
-	// each chunk but the last of one that is not. bbolt puts a row on contiguous
-	// pages: in a file that many deletes have left in pieces, four are found where
-	// 256 for a value of 1 MiB are not. Readers take chunks of any length.
+	// each chunk but the last of one that is not. Bbolt puts a row on contiguous
+	// pages: in a file that many deletes have left in pieces, a few are found where
+	// the 256 for a value of 1 MiB are not. Readers take chunks of any length.
 	chunkLen = 16_000
 
 	// maxValueLen is what one commit takes, at about 0.1 s per Set.

@@ -76,7 +76,7 @@ func (c *Cache) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := c.reap(ctx, p.ended); err != nil {
+		if err := c.reap(ctx, p.ended, p.rows); err != nil {
 			return err
 		}
 		c.sweepBy(p.earliest)
@@ -88,6 +88,7 @@ func (c *Cache) sweep(ctx context.Context) error {
 // A page is what one read transaction of a sweep has found.
 type page struct {
 	ended    []rowKey
+	rows     int    // of those
 	earliest int64  // deadline of the others
 	next     []byte // where the next page begins; nil if this is the last
 }
@@ -100,10 +101,10 @@ func (c *Cache) scan(from []byte, now int64) (p page, err error) {
 		if b == nil {
 			return nil
 		}
-		entries, size, rows := 0, 0, 0
+		entries, size := 0, 0
 		cursor := b.Cursor()
 		for k, row := cursor.Seek(from); len(k) > 0 && k[0] == rowPrefix; k, row = cursor.Next() {
-			if entries == sweepEntries || size >= sweepBytes || rows >= sweepRows {
+			if entries == sweepEntries || size >= sweepBytes || p.rows >= sweepRows {
 				p.next = bytes.Clone(k)
 				return nil
 			}
@@ -118,21 +119,21 @@ func (c *Cache) scan(from []byte, now int64) (p page, err error) {
 				continue
 			}
 			p.ended = append(p.ended, bytes.Clone(k))
-			rows += n
+			p.rows += n
 		}
 		return nil
 	})
 	return p, err
 }
 
-// reap deletes those of keys whose entries have ended still: in the meantime a Set
-// may have renewed one.
-func (c *Cache) reap(ctx context.Context, keys []rowKey) error {
+// reap deletes those of keys whose entries have ended still, rows in all: in the
+// meantime a Set may have renewed one.
+func (c *Cache) reap(ctx context.Context, keys []rowKey, rows int) error {
 	if len(keys) == 0 {
 		return nil
 	}
 	return c.do(ctx, &write{
-		rows:     len(keys),
+		rows:     rows,
 		deadline: never,
 		apply: func(b *bbolt.Bucket) (changed bool, err error) {
 			now := time.Now()
@@ -152,29 +153,4 @@ func (c *Cache) reap(ctx context.Context, keys []rowKey) error {
 			return changed, nil
 		},
 	})
-}
-
-const syncInterval = 100 * time.Millisecond
-
-// syncer writes commits through to the disk, syncInterval after the first that has
-// not been, until ctx ends. A failure stays for Ping to report.
-func (c *Cache) syncer(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.unsynced:
-		}
-		timer.Reset(syncInterval)
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		if err := c.db.Sync(); err != nil {
-			c.syncErr.Store(&err)
-		}
-	}
 }
