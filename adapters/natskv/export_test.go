@@ -1,4 +1,13 @@
 package natskv
 
+import "github.com/nats-io/nats.go"
+
+// Conn is the connection of c.
+func (c *Cache) Conn() *nats.Conn {
+	c.gate <- struct{}{}
+	defer func() { <-c.gate }()
+	return c.requester.nc
+}
+
 // KeyForm is the form that key has in a subject.
 func KeyForm(key string) string { return string(appendKey(nil, key)) }

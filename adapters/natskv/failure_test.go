@@ -32,32 +32,52 @@ var operations = map[string]func(context.Context, l2cache.L2CacheBackend) error{
 	"Ping":   func(ctx context.Context, b l2cache.L2CacheBackend) error { return b.Ping(ctx) },
 }
 
-// within calls f, which is to return by d plus slack, and not count how late timers
-// are on this machine just now.
+// within calls f, which is to return by d plus slack, not counting how late a timer
+// wakes somebody on this machine just now.
 func within(t *testing.T, what string, d, slack time.Duration, f func()) {
 	t.Helper()
-	begin := time.Now()
+	if took, late := timed(f); took > d+slack+late {
+		t.Errorf("%s took %v, want at most %v (timers were late by %v)", what, took, d+slack, late)
+	}
+}
+
+// promptly is within for an f that can be repeated: on a busy machine it may be late
+// once, but not each time.
+func promptly(t *testing.T, what string, d, slack time.Duration, f func()) {
+	t.Helper()
+	for range 4 {
+		if took, late := timed(f); took <= d+slack+late {
+			return
+		}
+	}
+	within(t, what, d, slack, f)
+}
+
+// timed returns how long f took, and how late the timers were meanwhile, in all.
+func timed(f func()) (took, late time.Duration) {
 	returned := make(chan struct{})
 	control := make(chan time.Duration)
 	go func() {
+		const period = 5 * time.Millisecond
 		var late time.Duration
 		for {
-			asked := time.Now()
+			begin := time.Now()
+			ctx, cancel := context.WithCancel(context.Background())
+			time.AfterFunc(period, cancel)
 			select {
 			case <-returned:
 				control <- late
 				return
-			case <-time.After(5 * time.Millisecond):
-				late += time.Since(asked) - 5*time.Millisecond
+			case <-ctx.Done():
+				late += time.Since(begin) - period
 			}
 		}
 	}()
+	begin := time.Now()
 	f()
-	took := time.Since(begin)
+	took = time.Since(begin)
 	close(returned)
-	if late := <-control; took > d+slack+late {
-		t.Errorf("%s took %v, want at most %v (timers were late by %v)", what, took, d+slack, late)
-	}
+	return took, <-control
 }
 
 func newOver(t testing.TB, nc *nats.Conn, bucket string) l2cache.L2CacheBackend {
@@ -91,7 +111,7 @@ func TestServerIsDown(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, op := range operations {
-				within(t, name+" without a server", 0, 100*time.Millisecond, func() {
+				promptly(t, name+" without a server", 0, 100*time.Millisecond, func() {
 					if err := op(context.Background(), b); !errors.Is(err, l2cache.ErrUnavailable) {
 						t.Errorf("%s without a server = %v, want %v", name, err, l2cache.ErrUnavailable)
 					}
@@ -157,7 +177,7 @@ func TestServerStalls(t *testing.T) {
 	both(t, func(t *testing.T, srv *servertest.Server, b l2cache.L2CacheBackend) {
 		fill(t, srv, b)
 		for name, op := range operations {
-			within(t, name+" until a deadline", 50*time.Millisecond, 50*time.Millisecond, func() {
+			promptly(t, name+" until a deadline", 50*time.Millisecond, 50*time.Millisecond, func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 				defer cancel()
 				err := op(ctx, b)
@@ -165,7 +185,7 @@ func TestServerStalls(t *testing.T) {
 					t.Errorf("%s until a deadline = %v, want %v", name, err, context.DeadlineExceeded)
 				}
 			})
-			within(t, name+" until it is cancelled", 50*time.Millisecond, 50*time.Millisecond, func() {
+			promptly(t, name+" until it is cancelled", 50*time.Millisecond, 50*time.Millisecond, func() {
 				ctx, cancel := context.WithCancel(context.Background())
 				time.AfterFunc(50*time.Millisecond, cancel)
 				err := op(ctx, b)
@@ -269,6 +289,25 @@ func TestNothingIsSentTwice(t *testing.T) {
 	})
 }
 
+// After some errors of a server the driver closes the connection for good.
+func TestLostConnectionIsReplaced(t *testing.T) {
+	b := open(t, server(t), "replaced")
+	set(t, b, "k", "v", time.Hour)
+	for range 3 {
+		b.(*natskv.Cache).Conn().Close()
+		within(t, "a new connection", 0, time.Second, func() {
+			await(t, "the server answers", func() bool {
+				err := b.Ping(context.Background())
+				if err != nil && !errors.Is(err, l2cache.ErrUnavailable) {
+					t.Errorf("Ping over a lost connection = %v, want %v", err, l2cache.ErrUnavailable)
+				}
+				return err == nil
+			})
+		})
+		want(t, b, "k", "v")
+	}
+}
+
 func TestMemoryIsCreatedAgain(t *testing.T) {
 	srv := servertest.NATS(t)
 	b := open(t, srv, "b?storage=memory")
@@ -353,7 +392,7 @@ func TestConnectionOfTheCallerIsClosed(t *testing.T) {
 	nc.Close()
 	for range 2 {
 		for name, op := range operations {
-			within(t, name, 0, 100*time.Millisecond, func() {
+			promptly(t, name, 0, 100*time.Millisecond, func() {
 				err := op(context.Background(), b)
 				if !errors.Is(err, l2cache.ErrUnavailable) || errors.Is(err, l2cache.ErrClosed) {
 					t.Errorf("%s over a closed connection = %v, want %v", name, err, l2cache.ErrUnavailable)

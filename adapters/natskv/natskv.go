@@ -341,7 +341,11 @@ func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
 	if isGone(err) {
 		c.forget()
 	}
-	return l2cache.NewError(ctx, name, op, key, kind(err), err)
+	k := kind(err)
+	if c.closed.Load() { // a call under way may have learned it from the connection
+		k = l2cache.ErrClosed
+	}
+	return l2cache.NewError(ctx, name, op, key, k, err)
 }
 
 // read returns what is stored under key, or ErrNotFound.
@@ -501,6 +505,9 @@ func (c *Cache) connectLocked(ctx context.Context) error {
 	nc, hangUp, err := c.dial(ctx, c.closing)
 	if err != nil {
 		return err
+	}
+	if c.hangUp != nil {
+		c.hangUp() // lets go of what the lost one has
 	}
 	c.hangUp = hangUp
 	c.requester = newRequester(nc, c.closing, c.forget)

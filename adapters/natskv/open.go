@@ -45,8 +45,9 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	c.profile.MaxTTL = 0 // the bucket need not keep what nobody has asked for
 	b, err := c.check(ctx, time.Now().Add(p.DialTimeout), nil)
 	if err != nil {
+		err = c.fail(ctx, "open", "", err)
 		c.Close()
-		return nil, c.fail(ctx, "open", "", err)
+		return nil, err
 	}
 	c.profile = l2cache.Profile{
 		MaxTTL:      bucketTTL(b.config.MaxAge),

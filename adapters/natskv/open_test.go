@@ -56,19 +56,19 @@ func TestOpenOfADeadAddress(t *testing.T) {
 	defer listener.Close() // it accepts in the kernel, and says nothing
 	refused := deadAddr(t)
 
-	within(t, "Open of an address that refuses", 0, 100*time.Millisecond, func() {
+	promptly(t, "Open of an address that refuses", 0, 100*time.Millisecond, func() {
 		b, err := l2cache.Open(context.Background(), "nats://"+refused+"/b")
 		if !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("Open of an address that refuses = %v, %v; want %v, connection refused", b, err, l2cache.ErrUnavailable)
 		}
 	})
-	within(t, "Open of a silent address", 100*time.Millisecond, 50*time.Millisecond, func() {
+	promptly(t, "Open of a silent address", 100*time.Millisecond, 50*time.Millisecond, func() {
 		b, err := l2cache.Open(context.Background(), "nats://"+silent+"/b?dial_timeout=100ms")
 		if !errors.Is(err, l2cache.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Open of a silent address = %v, %v; want %v", b, err, l2cache.ErrUnavailable)
 		}
 	})
-	within(t, "Open of a silent address", 50*time.Millisecond, 50*time.Millisecond, func() {
+	promptly(t, "Open of a silent address", 50*time.Millisecond, 50*time.Millisecond, func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		if b, err := l2cache.Open(ctx, "nats://"+silent+"/b"); !errors.Is(err, context.Canceled) {
@@ -77,7 +77,7 @@ func TestOpenOfADeadAddress(t *testing.T) {
 	})
 
 	for _, addr := range []string{refused, silent} {
-		within(t, "lazy Open, one operation each and Close", 5*50*time.Millisecond, 100*time.Millisecond, func() {
+		promptly(t, "lazy Open, one operation each and Close", 5*50*time.Millisecond, 100*time.Millisecond, func() {
 			b, err := l2cache.Open(context.Background(), "nats://"+addr+"/b?lazy=true&op_timeout=50ms")
 			if err != nil {
 				t.Fatal(err)

@@ -203,7 +203,9 @@ func (r *requester) run() {
 		// not for that one: so the status is looked at first.
 		select {
 		case s := <-status:
-			r.statusChanged(s)
+			if r.statusChanged(s); s == nats.CLOSED {
+				return
+			}
 			continue
 		default:
 		}
@@ -213,7 +215,9 @@ func (r *requester) run() {
 			case <-r.closing:
 				return
 			case s := <-status:
-				r.statusChanged(s)
+				if r.statusChanged(s); s == nats.CLOSED {
+					return
+				}
 			case <-r.wake:
 			}
 			continue
@@ -234,8 +238,7 @@ func (r *requester) run() {
 			r.end(token, reply{err: err})
 		}
 		if errors.Is(err, nats.ErrConnectionClosed) {
-			r.endAll(err, true)
-			r.changed()
+			r.statusChanged(nats.CLOSED)
 			return
 		}
 	}
@@ -256,9 +259,12 @@ func (r *requester) subscribe(inbox string) (*nats.Subscription, error) {
 }
 
 func (r *requester) statusChanged(s nats.Status) {
-	if s == nats.CONNECTED {
+	switch s {
+	case nats.CONNECTED:
 		r.maxPayload.Store(r.nc.MaxPayload())
-	} else {
+	case nats.CLOSED:
+		r.endAll(nats.ErrConnectionClosed, true)
+	default:
 		r.endAll(errDisconnected, false)
 	}
 	r.changed()
