@@ -2,8 +2,10 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -12,13 +14,18 @@ import (
 	"github.com/l2cache/l2cache/internal/servertest"
 )
 
+// opTimeout is long, for a busy machine can take the CPU from all for a second.
+const opTimeout = 4 * time.Second
+
 // A server that syncs each write, by URL.
 func TestConformance(t *testing.T) {
 	srv := servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		return l2cache.Open(ctx, "redis://"+srv.Addr+"?durable=true&prefix="+prefix(namespace))
+		return l2cache.Open(ctx, fmt.Sprintf("redis://%s?durable=true&op_timeout=%v&prefix=%s", srv.Addr, opTimeout, prefix(namespace)))
 	}
-	conformance.Run(t, open, &conformance.Options{Strict: true, Faults: faults(srv), Raw: behind(t, srv)})
+	conformance.Run(t, open, &conformance.Options{
+		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
+	})
 }
 
 // A server that keeps nothing on disk, through a client that has go-redis's
@@ -28,13 +35,15 @@ func TestConformanceNew(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: srv.Addr})
 	t.Cleanup(func() { client.Close() })
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		c, err := New(client, &Options{NoEviction: true})
+		c, err := New(client, &Options{NoEviction: true, OpTimeout: opTimeout})
 		if err != nil {
 			return nil, err
 		}
 		return l2cache.WithPrefix(c, prefix(namespace)), nil
 	}
-	conformance.Run(t, open, &conformance.Options{Strict: true, Faults: faults(srv), Raw: behind(t, srv)})
+	conformance.Run(t, open, &conformance.Options{
+		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
+	})
 }
 
 // prefix has one length for all namespaces, since it counts in the profile's
