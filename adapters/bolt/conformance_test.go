@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 	file := func(namespace string) string { return filepath.Join(dir, namespace+".db") }
 
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		c, err := l2cache.Open(ctx, "bolt:"+file(namespace)+patience)
+		c, err := l2cache.Open(ctx, "bolt:"+file(namespace)+patience+"open_timeout=2s")
 		if err != nil {
 			return nil, err
 		}
