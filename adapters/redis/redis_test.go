@@ -22,7 +22,10 @@ import (
 // server is shared by the tests that neither stop nor configure it.
 var server = servertest.Shared(servertest.StartRedis)
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(discard{}) // callers' clients with go-redis's defaults print
+	servertest.Main(m)
+}
 
 // open opens a handle on srv for the time of the test.
 func openURL(t testing.TB, url string) l2cache.L2CacheBackend {
