@@ -85,7 +85,7 @@ type subjects struct {
 
 func openBoth(b *testing.B) *subjects {
 	srv := server(b)
-	cache := open(b, srv, "bench?storage=memory")
+	cache := open(b, srv, "bench", "storage=memory")
 	kv, err := jetStream(b, connect(b, srv)).KeyValue(context.Background(), "bench")
 	if err != nil {
 		b.Fatal(err)

@@ -82,7 +82,7 @@ func timed(f func()) (took, late time.Duration) {
 
 func newOver(t testing.TB, nc *nats.Conn, bucket string) l2cache.L2CacheBackend {
 	t.Helper()
-	c, err := natskv.New(nc, bucket, nil)
+	c, err := natskv.New(nc, bucket, &natskv.Options{OpTimeout: opTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestLostConnectionIsReplaced(t *testing.T) {
 
 func TestMemoryIsCreatedAgain(t *testing.T) {
 	srv := servertest.NATS(t)
-	b := open(t, srv, "b?storage=memory")
+	b := open(t, srv, "b", "storage=memory")
 	set(t, b, "k", "v", time.Hour)
 	if err := srv.Restart(); err != nil {
 		t.Fatal(err)

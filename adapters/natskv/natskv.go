@@ -140,8 +140,8 @@ type Options struct {
 // New refuses another one, unless it never reconnects. nats.MaxReconnects(-1) is
 // advisable: after 60 attempts, the default, the connection is closed for good.
 // A writer that the server does not read from holds the connection's lock for up to
-// nats.FlusherTimeout, a minute by default. No call waits for it, but a goroutine of
-// the backend outlives Close by that much.
+// nats.FlusherTimeout, a minute by default. No call waits for it; Close does for
+// OpTimeout at most, and then leaves a goroutine behind that ends when it has the lock.
 //
 // The profile is what is known without asking the server: it declares neither a
 // largest value nor durability.

@@ -25,10 +25,15 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 // server is for the tests that leave it alone.
 var server = servertest.Shared(servertest.StartNATS)
 
+// opTimeout is so long that it ends no call, even on a machine that is very busy:
+// what has to end at once must not owe it to a timeout.
+const opTimeout = 20 * time.Second
+
 // open opens a backend for the time of the test.
-func open(t testing.TB, srv *servertest.Server, path string) l2cache.L2CacheBackend {
+func open(t testing.TB, srv *servertest.Server, bucket string, options ...string) l2cache.L2CacheBackend {
 	t.Helper()
-	b, err := l2cache.Open(context.Background(), "nats://"+srv.Addr+"/"+path)
+	options = append(options, "op_timeout="+opTimeout.String(), "dial_timeout="+opTimeout.String())
+	b, err := l2cache.Open(context.Background(), "nats://"+srv.Addr+"/"+bucket+"?"+strings.Join(options, "&"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +223,7 @@ func TestWatchersSeeKeysAndDeletes(t *testing.T) {
 func TestMaxAge(t *testing.T) {
 	srv := server(t)
 	const maxTTL = 2 * time.Second
-	b := open(t, srv, "aged?max_age=3s")
+	b := open(t, srv, "aged", "max_age=3s")
 	if got := l2cache.ProfileOf(b).MaxTTL; got != maxTTL {
 		t.Errorf("Profile().MaxTTL with max_age=3s is %v, want %v", got, maxTTL)
 	}
@@ -258,20 +263,20 @@ func TestMaxAge(t *testing.T) {
 	wg.Wait()
 
 	// A second handle takes the bucket as it is.
-	if got := l2cache.ProfileOf(open(t, srv, "aged?max_age=24h")).MaxTTL; got != maxTTL {
+	if got := l2cache.ProfileOf(open(t, srv, "aged", "max_age=24h")).MaxTTL; got != maxTTL {
 		t.Errorf("Profile().MaxTTL of another handle is %v, want %v", got, maxTTL)
 	}
 	// One that has not asked may not promise more than the bucket keeps.
-	for path, ok := range map[string]bool{"aged?lazy=true": false, "aged?lazy=true&max_age=4s": false, "aged?lazy=true&max_age=3s": true, "aged?lazy=true&max_age=2s": true} {
-		err := open(t, srv, path).Ping(context.Background())
+	for maxAge, ok := range map[string]bool{"": false, "max_age=4s": false, "max_age=3s": true, "max_age=2s": true} {
+		err := open(t, srv, "aged", "lazy=true", maxAge).Ping(context.Background())
 		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), "max_age") {
-			t.Errorf("Ping of %s = %v, want success %v, or an error that names max_age", path, err, ok)
+			t.Errorf("Ping with lazy=true, %s = %v, want success %v, or an error that names max_age", maxAge, err, ok)
 		}
 	}
 }
 
 func TestBucketsOfOthers(t *testing.T) {
-	srv := server(t)
+	srv := servertest.NATS(t)
 	js := jetStream(t, connect(t, srv))
 	nc := connect(t, srv, nats.ReconnectBufSize(-1))
 	ctx := context.Background()
@@ -337,7 +342,7 @@ func checkOpen(t *testing.T, what string, err error, setting string) {
 
 // Where AllowDirect is off, and so on every bucket with replicas, the leader answers.
 func TestLeaderReads(t *testing.T) {
-	srv := server(t)
+	srv := servertest.NATS(t)
 	b := open(t, srv, "led")
 	js := jetStream(t, connect(t, srv))
 	config := stream(t, srv, "led").CachedInfo().Config
@@ -373,7 +378,7 @@ func TestManyOpenOneNewBucket(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			// Every other one wants other settings, and takes what it gets.
-			url := fmt.Sprintf("nats://%s/raced?max_age=%dh", srv.Addr, 1+i%2)
+			url := fmt.Sprintf("nats://%s/raced?max_age=%dh&op_timeout=20s&dial_timeout=20s", srv.Addr, 1+i%2)
 			b, err := l2cache.Open(context.Background(), url)
 			if err != nil {
 				t.Error(err)
@@ -422,7 +427,7 @@ func TestKeysAreNotSubjects(t *testing.T) {
 
 // A full bucket refuses writes, even the marker that Delete would leave.
 func TestFull(t *testing.T) {
-	srv := server(t)
+	srv := servertest.NATS(t)
 	_, err := jetStream(t, connect(t, srv)).CreateKeyValue(context.Background(),
 		jetstream.KeyValueConfig{Bucket: "full", MaxBytes: 1 << 20, Storage: jetstream.MemoryStorage})
 	if err != nil {
@@ -460,7 +465,7 @@ func TestFull(t *testing.T) {
 // Value and TTL come from one write, also while others replace both.
 func TestNoTornPairs(t *testing.T) {
 	srv := server(t)
-	b := open(t, srv, "torn?storage=memory")
+	b := open(t, srv, "torn", "storage=memory")
 	pairs := []struct {
 		value      string
 		least, ttl time.Duration
@@ -516,7 +521,7 @@ func TestBucketVanishes(t *testing.T) {
 	srv := server(t)
 	// In memory: nats-server 2.15 finds the files of a stream that was just removed, and
 	// brings its messages back.
-	b := open(t, srv, "vanishing?storage=memory")
+	b := open(t, srv, "vanishing", "storage=memory")
 	set(t, b, "k", "v", time.Hour)
 	js := jetStream(t, connect(t, srv))
 	for name, op := range operations {

@@ -119,7 +119,7 @@ func TestLazy(t *testing.T) {
 	if err := srv.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, srv, "b?lazy=true")
+	b := open(t, srv, "b", "lazy=true")
 	if p := l2cache.ProfileOf(b); p.Durable || p.MaxValueLen != 0 || p.MaxTTL != l2cache.NoExpiry {
 		t.Errorf("the profile of a lazy backend is %+v, want nothing that only the server knows", p)
 	}
