@@ -26,8 +26,9 @@ func TestConformance(t *testing.T) {
 
 // TestConformanceCallersClient runs the suite on a client that the caller made.
 func TestConformanceCallersClient(t *testing.T) {
-	server := servertest.Memcached(t)
+	server := servertest.Memcached(t, "-c", "8192")
 	client := newClient(t, server.Addr)
+	client.MaxIdleConns = 4096 // the suite makes as many calls at a time
 	o := options(t, server)
 	if testing.Short() {
 		o.Only = []string{"basic", "context", "faults", "close", "missing"}
