@@ -70,6 +70,15 @@ func openBoth(b *testing.B, value []byte, noSync bool) (l2cache.L2CacheBackend, 
 		db.Close()
 		raw.Close()
 	})
+	readAll := readRaw(raw, true) // so that all pages of both maps are in memory
+	for i := range benchEntries(len(value)) {
+		if _, err := c.Get(b.Context(), benchKey(i)); err != nil {
+			b.Fatal(err)
+		}
+		if err := readAll(benchKey(i)); err != nil {
+			b.Fatal(err)
+		}
+	}
 	return c, raw
 }
 
