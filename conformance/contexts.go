@@ -122,7 +122,7 @@ var contextCases = []Case{
 					p.failf("%v | want %q", r, key)
 				}
 			}
-			time.Sleep(20 * time.Millisecond) // what a cancellation sets in motion may take a moment
+			time.Sleep(200 * time.Millisecond) // what a cancellation sets in motion may take a moment
 			for i := range keys {
 				h.wantHit(fmt.Sprint("k", i), fmt.Sprint("k", i))
 			}

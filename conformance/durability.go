@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -151,19 +152,24 @@ var durabilityCases = []Case{
 		cause: "a value that is stored in parts without a transaction, or an acknowledgement ahead of the disk",
 		needs: needDown,
 		alone: true,
-		run:   cutOffCase,
+		run: func(p *probe) {
+			h := p.open()
+			for round := range 3 {
+				p.cutOff(h, round)
+			}
+		},
 	},
 }
 
-// cutOffCase takes the server down under writers.
-func cutOffCase(p *probe) {
-	h := p.open()
+// cutOff takes the server down under writers.
+func (p *probe) cutOff(h *handle, round int) {
 	const writers = 6
+	key := func(w int) string { return fmt.Sprintf("k%d.%d", round, w) }
 	value := func(w, i int) string {
 		return fmt.Sprintf("%d.%d:", w, i) + strings.Repeat(string(rune('a'+(w+i)%26)), 20_000)
 	}
 	// Beside one key that it sets again and again, a writer sets others once.
-	once := func(w, i int) string { return fmt.Sprintf("once %d.%d", w, i) }
+	once := func(w, i int) string { return fmt.Sprintf("once %d.%d.%d", round, w, i) }
 	var mu sync.Mutex
 	acknowledged := make([]int, writers) // the last Set that succeeded; guarded by mu
 	begun := make([]int, writers)        // the last Set that was begun; guarded by mu
@@ -181,7 +187,7 @@ func cutOffCase(p *probe) {
 				mu.Lock()
 				begun[w] = i
 				mu.Unlock()
-				_, err := h.trySet(p.ctx, fmt.Sprint("k", w), []byte(value(w, i)), time.Hour)
+				_, err := h.trySet(p.ctx, key(w), []byte(value(w, i)), time.Hour)
 				if err == nil {
 					_, err = h.trySet(p.ctx, once(w, i), []byte(value(w, i)[:10]), time.Hour)
 				}
@@ -197,7 +203,16 @@ func cutOffCase(p *probe) {
 			}
 		})
 	}()
-	time.Sleep(150 * time.Millisecond)
+	// Not before every writer has got going.
+	slowest := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Min(acknowledged)
+	}
+	for end := time.Now().Add(patience); slowest() < 5 && !p.failed() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond)
 	p.down()
 	close(stop)
 	<-done
@@ -209,7 +224,7 @@ func cutOffCase(p *probe) {
 			h.wantHit(once(w, i), value(w, i)[:10])
 		}
 		for _, how := range readers {
-			r := h.read(how, fmt.Sprint("k", w))
+			r := h.read(how, key(w))
 			if !r.hit() {
 				if p.e.profile.Durable && begun[w] == acknowledged[w] {
 					p.failf("%v after a restart, though Set %d was acknowledged, and none begun after it | want it", r, acknowledged[w])
