@@ -15,6 +15,8 @@ type Case struct {
 	Level Level
 	// Law is the sentence of the contract that the case proves.
 	Law string
+	// Capability is what the backend has to support for the case to apply.
+	Capability l2cache.Capability
 	// Needs names what the case cannot do without, in words; empty if nothing.
 	Needs string
 	// After lists the cases that must pass before this one can say anything.
@@ -121,6 +123,7 @@ var groups = [][]Case{
 	basicCases, keyCases, valueCases, ttlSetCases, ttlRemainingCases,
 	ttlOverwriteCases, deleteCases, errorCases, contextCases, concurrencyCases,
 	closeCases, limitCases, isolationCases, durabilityCases,
+	batchCases, touchCases, addCases, patternCases, scanCases, watchCases, capabilityCases,
 }
 
 // Cases returns every case of the suite, in the order in which they are reported.

@@ -27,7 +27,7 @@ var concurrencyCases = []Case{
 		After: []string{"basic/read-your-writes"},
 		run: func(p *probe) {
 			h := p.open()
-			p.linearizable(h, h)
+			p.linearizable(h, h, 0)
 		},
 	},
 	{
@@ -36,7 +36,7 @@ var concurrencyCases = []Case{
 		cause: "a local copy, or reads from a replica",
 		After: []string{"basic/peer"},
 		needs: needPeer,
-		run:   func(p *probe) { p.linearizable(p.open(), p.open()) },
+		run:   func(p *probe) { p.linearizable(p.open(), p.open(), 0) },
 	},
 	{
 		ID:    "concurrency/whole-values",
@@ -124,7 +124,7 @@ var concurrencyCases = []Case{
 
 // A registerOp is an operation on one key, for porcupine.
 type registerOp struct {
-	kind  string // "set", "get" or "delete"
+	kind  string // "set", "get", "delete", "add" or "touch"
 	key   string
 	value string // to set
 }
@@ -150,15 +150,23 @@ var register = porcupine.Model{
 			return true, op.value
 		case "delete":
 			return true, ""
+		case "add":
+			if output == "added" {
+				return state == "", op.value
+			}
+			return state != "", state
+		case "touch":
+			return (output == "touched") == (state != ""), state
 		}
 		return output == state, state
 	},
 }
 
 // linearizable has callers work on few keys through two handles, which may be the
-// same, and looks for an order of all that explains what each saw. It does so
-// again and again for a second: on a fast store callers seldom meet.
-func (p *probe) linearizable(a, b *handle) {
+// same, and looks for an order of all that explains what each saw. They use what
+// is in with, besides the core. It does so again and again for a second: on a fast
+// store callers seldom meet.
+func (p *probe) linearizable(a, b *handle, with l2cache.Capability) {
 	const callers, each, keys = 8, 60, 3
 	begin := time.Now()
 	for round := 0; round < 2 || round < 20 && time.Since(begin) < time.Second; round++ {
@@ -170,13 +178,31 @@ func (p *probe) linearizable(a, b *handle) {
 				in := registerOp{kind: "get", key: fmt.Sprint("k", round, ".", rand.IntN(keys))}
 				var out string
 				call := time.Since(begin)
-				switch rand.IntN(7) {
-				case 0, 1:
+				switch turn := rand.IntN(9); {
+				case turn < 2:
 					in.kind, in.value = "set", fmt.Sprintf("%d.%d", w, i)
 					h.set(in.key, in.value, time.Hour)
-				case 2:
+				case turn < 4:
 					in.kind = "delete"
 					h.delete(in.key)
+				case turn == 4 && with.Has(l2cache.CanAdd):
+					in.kind, in.value = "add", fmt.Sprintf("%d.%d", w, i)
+					added, err := l2cache.Add(p.ctx, h.b, in.key, []byte(in.value), time.Hour)
+					if err != nil {
+						p.failf("Add = %v | want nil", err)
+					}
+					if added {
+						out = "added"
+					}
+				case turn == 5 && with.Has(l2cache.CanTouch):
+					in.kind = "touch"
+					err := l2cache.Touch(p.ctx, h.b, in.key, time.Hour)
+					if err != nil && !errors.Is(err, l2cache.ErrNotFound) {
+						p.failf("Touch = %v | want nil or ErrNotFound", err)
+					}
+					if err == nil {
+						out = "touched"
+					}
 				default:
 					out = string(h.read(readers[i%2], in.key).value)
 				}
@@ -270,7 +296,7 @@ var closeCases = []Case{
 				}
 				h.close()
 				for range 2 {
-					for _, op := range operations {
+					for _, op := range p.operations() {
 						p.wantError(op, h.try(p.ctx, op, "k"), l2cache.ErrClosed)
 					}
 				}
@@ -292,7 +318,7 @@ var closeCases = []Case{
 					h.close()
 				})
 				p.parallelNoExit(16, func(w int) {
-					op := operations[w%len(operations)]
+					op := p.operations()[w%len(p.operations())]
 					for {
 						o := h.try(p.ctx, op, "k")
 						if errors.Is(o.err, l2cache.ErrClosed) {

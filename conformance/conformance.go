@@ -23,8 +23,9 @@
 // # Results
 //
 // A case passes, fails, is blocked (a case that it builds on failed),
-// inconclusive, not verified (it needs a hook in Options that was not given) or
-// not applicable (the profile rules it out). Only a pass is a pass. With
+// inconclusive, not verified (it needs a hook in Options that was not given),
+// unsupported (it needs a capability that the backend does not have) or not
+// applicable (the profile rules it out). Only a pass is a pass. With
 // [Options.Strict], what is inconclusive or not verified fails.
 package conformance
 
@@ -40,7 +41,7 @@ import (
 const Version = "0.1"
 
 // An OpenFunc opens the backend under test on the data that namespace names, a
-// short string of a-z and 0-9. The same namespace again is a second handle on the
+// string of 18 letters a-z and digits. The same namespace again is a second handle on the
 // same data, or after Close a reopening of it; a new one has no entries. The suite
 // closes what it opens. ctx bounds the opening only.
 type OpenFunc func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error)
@@ -63,6 +64,10 @@ type Options struct {
 	// Raw reaches the store behind the backend's back; nil leaves the cases that
 	// need it not verified.
 	Raw *Raw
+
+	// Require fails the cases of capabilities that the backend does not support but
+	// should: a wrapper must not hide one.
+	Require l2cache.Capability
 
 	// OpTimeout is the backend's own timeout of an operation; 1 s by default.
 	OpTimeout time.Duration

@@ -45,7 +45,7 @@ var contextCases = []Case{
 			cause := errors.New("the caller's cause")
 			ctx, cancel := context.WithCancelCause(p.ctx)
 			cancel(cause)
-			for _, op := range operations {
+			for _, op := range p.operations() {
 				o := h.try(ctx, op, "k")
 				p.wantError(op, o, context.Canceled)
 				if !errors.Is(o.err, cause) {
@@ -61,7 +61,7 @@ var contextCases = []Case{
 		needs: needStall,
 		alone: true,
 		run: func(p *probe) {
-			p.promptly(context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
+			p.promptly(p.operations(), context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
 				return context.WithDeadline(p.ctx, end)
 			})
 		},
@@ -73,7 +73,7 @@ var contextCases = []Case{
 		needs: needStall,
 		alone: true,
 		run: func(p *probe) {
-			p.promptly(context.Canceled, func(end time.Time) (context.Context, context.CancelFunc) {
+			p.promptly(p.operations(), context.Canceled, func(end time.Time) (context.Context, context.CancelFunc) {
 				ctx, cancel := context.WithCancel(p.ctx)
 				time.AfterFunc(time.Until(end), cancel)
 				return ctx, cancel
@@ -136,7 +136,7 @@ func (p *probe) endedBefore(ctx context.Context, want error) {
 	h := p.open()
 	set := h.set("there", "old", time.Hour)
 	for range 3 {
-		for _, op := range operations {
+		for _, op := range p.operations() {
 			for _, key := range []string{"there", "absent"} {
 				p.wantError(op, h.try(ctx, op, key), want)
 			}
@@ -154,11 +154,11 @@ func (p *probe) endedBefore(ctx context.Context, want error) {
 // promptly runs every operation against a stalled server under a ctx that ends
 // while it waits, and wants it back by then. A machine can be busy: what counts is
 // whether it can be done in time, so each has three attempts.
-func (p *probe) promptly(want error, ending func(time.Time) (context.Context, context.CancelFunc)) {
+func (p *probe) promptly(ops []operation, want error, ending func(time.Time) (context.Context, context.CancelFunc)) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
 	p.stall()
-	for _, op := range operations {
+	for _, op := range ops {
 		var late time.Duration
 		for try := range maxAttempts {
 			end := time.Now().Add(100 * time.Millisecond)
@@ -194,7 +194,7 @@ func ownTimeoutCase(p *probe) {
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	for _, ctx := range []context.Context{context.Background(), deadline} {
-		for _, op := range operations {
+		for _, op := range p.operations() {
 			end := time.Now().Add(own)
 			timer := control(p.ctx, end)
 			o := h.try(ctx, op, "k")

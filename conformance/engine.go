@@ -64,7 +64,7 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 // labels mark the goroutines of this run, and all that they start.
 func (e *engine) labels() pprof.LabelSet { return pprof.Labels("conformance", e.id) }
 
-func (e *engine) namespace() string { return fmt.Sprintf("%sn%d", e.id, e.next.Add(1)) }
+func (e *engine) namespace() string { return fmt.Sprintf("%sn%06d", e.id, e.next.Add(1)) }
 
 // Check runs the cases that o asks for, in real time, and reports on them. The
 // error is that the backend could not be opened at all, or ctx's.
@@ -163,6 +163,13 @@ func (e *engine) runCase(c Case) {
 func (e *engine) before(c Case) Result {
 	r := Result{ID: c.ID, Level: c.Level, Law: c.Law}
 	if r.Status, r.Evidence = c.needs.missing(e.profile, &e.o); r.Status != "" {
+		return r
+	}
+	if c.Capability != 0 && !e.profile.Supports.Has(c.Capability) {
+		r.Status, r.Evidence = Unsupported, "the profile does not have "+c.Capability.String()
+		if e.o.Require.Has(c.Capability) {
+			r.Status = Fail
+		}
 		return r
 	}
 	for _, id := range c.After {

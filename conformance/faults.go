@@ -181,14 +181,14 @@ func downCase(p *probe) {
 	h.wantHit("k", "v")
 	p.down()
 	for round := range 2 { // idle connections first, then none
-		for _, op := range operations {
+		for _, op := range p.operations() {
 			for _, key := range []string{"k", "absent"} {
 				p.wantError(op, h.try(p.ctx, op, key), l2cache.ErrUnavailable)
 			}
 		}
 		// With a deadline of the caller's that is far away it is no other.
 		ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
-		for _, op := range operations {
+		for _, op := range p.operations() {
 			p.wantError(op, h.try(ctx, op, fmt.Sprint("k", round)), l2cache.ErrUnavailable)
 		}
 		cancel()

@@ -64,7 +64,7 @@ var isolationCases = []Case{
 				h.wantMiss(key)
 			}
 			for _, key := range []string{"", strings.Repeat("k", n+1)} {
-				for _, op := range operations {
+				for _, op := range p.operations() {
 					if op.keyed {
 						p.wantError(op, h.try(p.ctx, op, key), l2cache.ErrInvalidKey)
 					}

@@ -182,7 +182,7 @@ var keyCases = []Case{
 
 // refusesKey wants ErrInvalidKey from each operation on key.
 func (h *handle) refusesKey(key string) {
-	for _, op := range operations {
+	for _, op := range h.p.operations() {
 		if op.keyed {
 			h.p.wantError(op, h.try(h.p.ctx, op, key), l2cache.ErrInvalidKey)
 		}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -35,6 +36,42 @@ var operations = []operation{
 	{"Ping", false, func(ctx context.Context, b l2cache.L2CacheBackend, _ string) ([]byte, error) {
 		return nil, b.Ping(ctx)
 	}},
+}
+
+// capabilityOperations are those that a backend need not have.
+var capabilityOperations = []struct {
+	needs l2cache.Capability
+	op    operation
+}{
+	{l2cache.CanTouch, operation{"Touch", true, func(ctx context.Context, b l2cache.L2CacheBackend, key string) ([]byte, error) {
+		return nil, l2cache.Touch(ctx, b, key, time.Hour)
+	}}},
+	{l2cache.CanAdd, operation{"Add", true, func(ctx context.Context, b l2cache.L2CacheBackend, key string) ([]byte, error) {
+		_, err := l2cache.Add(ctx, b, key, []byte("written"), time.Hour)
+		return nil, err
+	}}},
+	{l2cache.CanDeletePattern, operation{"DeletePattern", false, func(ctx context.Context, b l2cache.L2CacheBackend, key string) ([]byte, error) {
+		return nil, l2cache.DeletePattern(ctx, b, l2cache.QuotePattern(key)+"*")
+	}}},
+	{l2cache.CanScan, operation{"Scan", false, func(ctx context.Context, b l2cache.L2CacheBackend, key string) ([]byte, error) {
+		for _, err := range l2cache.Scan(ctx, b, key) {
+			if err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	}}},
+}
+
+// operations are those of the core, and what else the backend supports.
+func (p *probe) operations() []operation {
+	ops := slices.Clone(operations)
+	for _, c := range capabilityOperations {
+		if p.e.profile.Supports.Has(c.needs) {
+			ops = append(ops, c.op)
+		}
+	}
+	return ops
 }
 
 // outcome is what an operation returned, and when.

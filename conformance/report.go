@@ -19,6 +19,7 @@ const (
 	Fail          Status = "fail"
 	Blocked       Status = "blocked"        // a case that it builds on did not pass
 	Inconclusive  Status = "inconclusive"   // three attempts gave no evidence
+	Unsupported   Status = "unsupported"    // the backend lacks the capability
 	NotVerified   Status = "not verified"   // a hook in Options is missing
 	NotApplicable Status = "not applicable" // the profile rules it out
 )
@@ -69,14 +70,14 @@ func (r *Report) Result(id string) (Result, bool) {
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, suite %s:", r.Backend, r.Verdict, r.Suite)
-	for _, s := range []Status{Pass, Fail, Blocked, Inconclusive, NotVerified, NotApplicable} {
+	for _, s := range []Status{Pass, Fail, Blocked, Inconclusive, NotVerified, Unsupported, NotApplicable} {
 		if n := r.Totals[s]; n > 0 {
 			fmt.Fprintf(&b, " %d %s,", n, s)
 		}
 	}
 	text := strings.TrimSuffix(b.String(), ",") + "\n"
 	for _, c := range r.Cases {
-		if c.Status != Pass && c.Status != NotApplicable {
+		if c.Status != Pass && c.Status != NotApplicable && c.Status != Unsupported {
 			text += fmt.Sprintf("  %s %s: %s\n", strings.ToUpper(string(c.Status)), c.ID, c.Evidence)
 		}
 	}

@@ -94,7 +94,7 @@ func (e *engine) report(t *testing.T, r Result) {
 	text := r.ID + ": " + r.Law + " | " + r.Evidence
 	switch {
 	case r.Status == Pass && r.Evidence == "":
-	case r.Status == Pass, r.Status == NotApplicable:
+	case r.Status == Pass, r.Status == NotApplicable, r.Status == Unsupported:
 		t.Logf("%s: %s", r.Status, text)
 	case r.Level == Should && !e.o.Strict:
 		t.Logf("%s: %s", r.Status, text)

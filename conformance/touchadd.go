@@ -1,0 +1,357 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+var touchCases = []Case{
+	{
+		ID:         "touch/extends",
+		Law:        "Touch gives an entry a longer TTL, counted from the call, and leaves its value alone",
+		cause:      "a TTL that is added to what is left, or never goes up",
+		Capability: l2cache.CanTouch,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			short := p.longer(300 * time.Millisecond)
+			h.set("k", "value", short)
+			s := h.touch("k", 3*short)
+			h.wantHitDuring("k", "value", s, 3*short)
+			h.follow("k", s, 3*short, readers...)
+		},
+	},
+	{
+		ID:         "touch/shortens",
+		Law:        "Touch gives an entry a shorter TTL",
+		cause:      "the later of two deadlines is kept",
+		Capability: l2cache.CanTouch,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			for _, before := range []time.Duration{time.Hour, l2cache.NoExpiry} {
+				h.set("k", "value", before)
+				ttl := p.longer(300 * time.Millisecond)
+				s := h.touch("k", ttl)
+				h.wantHitDuring("k", "value", s, ttl)
+				h.follow("k", s, ttl, readers...)
+			}
+		},
+	},
+	{
+		ID:         "touch/to-no-expiry",
+		Law:        "Touch with NoExpiry takes the deadline away, and is no error for an entry that has none",
+		cause:      "a command that says nothing was changed, which is taken for a missing key",
+		Capability: l2cache.CanTouch,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			const ttl = 300 * time.Millisecond
+			old := h.set("k", "value", ttl)
+			s := h.touch("k", l2cache.NoExpiry)
+			s = h.touch("k", l2cache.NoExpiry)
+			p.judgeTTL(h.entry("k"), s, l2cache.NoExpiry)
+			p.gone(old, ttl)
+			h.wantHit("k", "value")
+			h.touch("k", time.Hour)
+			h.wantHit("k", "value")
+		},
+	},
+	{
+		ID:         "touch/remaining",
+		Law:        "right after Touch the remaining TTL is the new one, for short values, long ones and none",
+		cause:      "a deadline that is kept apart from the value",
+		Capability: l2cache.CanTouch,
+		run: func(p *probe) {
+			h := p.open()
+			for i, n := range []int{0, 10, 40_000, 300_000} {
+				value := noise(n, uint64(i))
+				h.set("k", value, time.Minute)
+				for _, ttl := range []time.Duration{time.Hour, 10 * time.Second, 1500*time.Millisecond + 1, l2cache.MaxTTL, l2cache.NoExpiry, 48 * time.Hour} {
+					s := h.touch("k", ttl)
+					p.judgeTTL(h.entry("k"), s, ttl)
+				}
+				h.wantHit("k", value)
+			}
+		},
+	},
+	{
+		ID:         "touch/missing",
+		Law:        "Touch of a missing, deleted or expired key is ErrNotFound, and creates nothing",
+		cause:      "a write that creates an entry, or one that finds what has expired",
+		Capability: l2cache.CanTouch,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			const ttl = 100 * time.Millisecond
+			s := h.set("expired", "v", ttl)
+			h.set("deleted", "v", time.Hour)
+			h.delete("deleted")
+			p.gone(s, ttl)
+			for _, key := range []string{"missing", "deleted", "expired"} {
+				for _, ttl := range []time.Duration{time.Hour, l2cache.NoExpiry} {
+					if err := l2cache.Touch(p.ctx, h.b, key, ttl); !errors.Is(err, l2cache.ErrNotFound) {
+						p.failf("Touch(%s, %s) = %v | want ErrNotFound", key, ttlText(ttl), err)
+					}
+					h.wantMiss(key)
+				}
+			}
+		},
+	},
+	{
+		ID:         "touch/invalid",
+		Law:        "Touch with a TTL of zero or less is ErrInvalidTTL, and changes nothing",
+		cause:      "a TTL that the server takes for a delete",
+		Capability: l2cache.CanTouch,
+		run: func(p *probe) {
+			h := p.open()
+			s := h.set("k", "v", time.Hour)
+			for _, ttl := range []time.Duration{0, -1, -time.Second, -time.Hour} {
+				p.wantError(operation{name: "Touch"}, outcome{err: l2cache.Touch(p.ctx, h.b, "k", ttl)}, l2cache.ErrInvalidTTL)
+			}
+			h.wantHit("k", "v")
+			p.judgeTTL(h.entry("k"), s, time.Hour)
+		},
+	},
+	{
+		ID:         "touch/racing-delete",
+		Law:        "a Touch never brings back what was deleted meanwhile",
+		cause:      "a read and a write of the value, without a condition",
+		Capability: l2cache.CanTouch,
+		run: func(p *probe) {
+			p.race(func(h *handle, key string) { h.delete(key) }, func(h *handle, key string) { h.wantMiss(key) })
+		},
+	},
+	{
+		ID:         "touch/racing-set",
+		Law:        "a Touch never puts back the value that was replaced meanwhile",
+		cause:      "a read and a write of the value, without a condition",
+		Capability: l2cache.CanTouch,
+		run: func(p *probe) {
+			p.race(func(h *handle, key string) { h.set(key, "new", time.Hour) }, func(h *handle, key string) { h.wantHit(key, "new") })
+		},
+	},
+}
+
+// touch changes the TTL of key, which must succeed.
+func (h *handle) touch(key string, ttl time.Duration) span {
+	s := span{call: time.Now()}
+	err := l2cache.Touch(h.p.ctx, h.b, key, ttl)
+	s.done = time.Now()
+	h.p.note("Touch(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
+	if err != nil {
+		h.p.failf("Touch(%s, %s) = %v | want nil", brief(key), ttlText(ttl), err)
+	}
+	return s
+}
+
+// race has a write and several Touch of one key at the same time, on many keys,
+// then looks whether the write is what stands.
+func (p *probe) race(write, check func(h *handle, key string)) {
+	h := p.open()
+	p.parallel(6, func(w int) {
+		for i := range 50 {
+			key := fmt.Sprintf("k%d.%d", w, i)
+			h.set(key, "old", time.Hour)
+			p.parallel(4, func(role int) {
+				if role == 0 {
+					write(h, key)
+					return
+				}
+				for range 2 {
+					err := l2cache.Touch(p.ctx, h.b, key, time.Duration(1+role)*time.Hour)
+					if err != nil && !errors.Is(err, l2cache.ErrNotFound) {
+						p.failf("Touch beside a write = %v | want nil or ErrNotFound", err)
+					}
+				}
+			})
+			check(h, key)
+		}
+	})
+}
+
+var addCases = []Case{
+	{
+		ID:         "add/first-wins",
+		Law:        "Add stores an entry if there is none; another one returns false and changes neither value nor TTL",
+		cause:      "an Add that overwrites, or gives the loser's TTL to the entry",
+		Capability: l2cache.CanAdd,
+		run: func(p *probe) {
+			h := p.open()
+			s := h.add("k", "first", time.Hour, true)
+			for _, ttl := range []time.Duration{time.Minute, 24 * time.Hour, l2cache.NoExpiry} {
+				h.add("k", "second", ttl, false)
+				h.wantHit("k", "first")
+				p.judgeTTL(h.entry("k"), s, time.Hour)
+			}
+			s = h.set("set", "by Set", l2cache.NoExpiry)
+			h.add("set", "by Add", time.Minute, false)
+			h.wantHit("set", "by Set")
+			p.judgeTTL(h.entry("set"), s, l2cache.NoExpiry)
+			h.add("empty", "", time.Hour, true)
+			h.add("empty", "x", time.Hour, false)
+			h.wantHit("empty", "")
+		},
+	},
+	{
+		ID:         "add/ttl",
+		Law:        "an entry that was added ends by its TTL",
+		cause:      "a command for adding that has no TTL",
+		Capability: l2cache.CanAdd,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			ttl := p.longer(300 * time.Millisecond)
+			s := h.add("k", "v", ttl, true)
+			forever := h.add("forever", "v", l2cache.NoExpiry, true)
+			h.wantHitDuring("k", "v", s, ttl)
+			h.follow("k", s, ttl, readers...)
+			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+		},
+	},
+	{
+		ID:         "add/after-expiry",
+		Law:        "Add succeeds as soon as the entry has expired",
+		cause:      "an expired entry that the server still has",
+		Capability: l2cache.CanAdd,
+		timed:      true,
+		run: func(p *probe) {
+			h := p.open()
+			const ttl = 150 * time.Millisecond
+			s := h.set("k", "old", ttl)
+			for i := range 3 {
+				p.gone(s, ttl)
+				s = h.add("k", fmt.Sprint(i), ttl, true)
+				h.wantHitDuring("k", fmt.Sprint(i), s, ttl)
+			}
+		},
+	},
+	{
+		ID:         "add/after-delete",
+		Law:        "Add succeeds right after a Delete",
+		cause:      "a tombstone that is taken for an entry",
+		Capability: l2cache.CanAdd,
+		run: func(p *probe) {
+			h := p.open()
+			for i := range 20 {
+				h.add("k", fmt.Sprint(i), time.Hour, true)
+				h.wantHit("k", fmt.Sprint(i))
+				h.delete("k")
+			}
+		},
+	},
+	{
+		ID:         "add/one-winner",
+		Law:        "of concurrent Adds of one key exactly one succeeds, and its value is stored, also on a key that has just expired or been deleted",
+		cause:      "a check and a write, without a condition",
+		Capability: l2cache.CanAdd,
+		run: func(p *probe) {
+			h := p.open()
+			for round := range 40 {
+				key := fmt.Sprint("k", round)
+				switch round % 3 {
+				case 1:
+					p.gone(h.set(key, "expired", time.Millisecond), time.Millisecond)
+				case 2:
+					h.set(key, "deleted", time.Hour)
+					h.delete(key)
+				}
+				var winners atomic.Int32
+				var winner atomic.Int32
+				p.parallel(16, func(w int) {
+					added, err := l2cache.Add(p.ctx, h.b, key, []byte(fmt.Sprint("of ", w)), time.Hour)
+					if err != nil {
+						p.failf("Add beside 15 others = %v | want nil", err)
+					}
+					if added {
+						winners.Add(1)
+						winner.Store(int32(w))
+					}
+				})
+				if n := winners.Load(); n != 1 {
+					p.failf("%d of 16 Adds of %s succeeded | want 1", n, key)
+				}
+				h.wantHit(key, fmt.Sprint("of ", winner.Load()))
+			}
+		},
+	},
+	{
+		ID:         "add/invalid",
+		Law:        "Add with an invalid key or TTL, an ended ctx, or after Close is an error and not false, and stores nothing",
+		cause:      "an error that is swallowed into false",
+		Capability: l2cache.CanAdd,
+		run: func(p *probe) {
+			h := p.open()
+			ended, cancel := context.WithCancel(p.ctx)
+			cancel()
+			for _, c := range []struct {
+				ctx  context.Context
+				key  string
+				ttl  time.Duration
+				want error
+			}{
+				{p.ctx, "", time.Hour, l2cache.ErrInvalidKey},
+				{p.ctx, noise(p.e.profile.MaxKeyLen+1, 1), time.Hour, l2cache.ErrInvalidKey},
+				{p.ctx, "k", 0, l2cache.ErrInvalidTTL},
+				{p.ctx, "k", -1, l2cache.ErrInvalidTTL},
+				{ended, "k", time.Hour, context.Canceled},
+			} {
+				added, err := l2cache.Add(c.ctx, h.b, c.key, []byte("v"), c.ttl)
+				p.wantError(operation{name: "Add"}, outcome{err: err}, c.want)
+				if added {
+					p.failf("Add = true with %v | want false", err)
+				}
+			}
+			h.wantMiss("k")
+			h.close()
+			_, err := l2cache.Add(p.ctx, h.b, "k", []byte("v"), time.Hour)
+			p.wantError(operation{name: "Add"}, outcome{err: err}, l2cache.ErrClosed)
+		},
+	},
+	{
+		ID:         "add/linearizable",
+		Law:        "Add and Touch take their place among concurrent operations on a key",
+		cause:      "a check and a write, without a condition",
+		Capability: l2cache.CanAdd,
+		After:      []string{"concurrency/linearizable"},
+		run: func(p *probe) {
+			h := p.open()
+			p.linearizable(h, h, p.e.profile.Supports)
+		},
+	},
+	{
+		ID:         "add/damaged",
+		Law:        "Add does not overwrite what is not an entry: the key is taken, as ErrCorrupt",
+		cause:      "a decoder's error that is taken for an expired entry",
+		Capability: l2cache.CanAdd,
+		needs:      needDamage,
+		run: func(p *probe) {
+			p.damaged(func(h *handle, key, name string) {
+				added, err := l2cache.Add(p.ctx, h.b, key, []byte("new"), time.Hour)
+				if added || err != nil && !errors.Is(err, l2cache.ErrCorrupt) {
+					p.failf("Add on what was damaged (%s) = %v, %v | want false or ErrCorrupt", name, added, err)
+				}
+				for _, op := range operations[:2] {
+					p.wantError(op, h.try(p.ctx, op, key), l2cache.ErrCorrupt)
+				}
+			})
+		},
+	},
+}
+
+// add tries to store an entry, and wants to be told whether it was.
+func (h *handle) add(key, value string, ttl time.Duration, want bool) span {
+	s := span{call: time.Now()}
+	added, err := l2cache.Add(h.p.ctx, h.b, key, []byte(value), ttl)
+	s.done = time.Now()
+	h.p.note("Add(%s,%s)@%v:%v%s", brief(key), ttlText(ttl), h.p.at(s.call), added, failure(err))
+	if err != nil || added != want {
+		h.p.failf("Add(%s, %s) = %v, %v | want %v", brief(key), brief(value), added, err, want)
+	}
+	return s
+}
