@@ -40,9 +40,10 @@ type CacheBackend interface {
 	// Set stores value under key for ttl, and replaces what was there: value
 	// and TTL. The value is not retained.
 	//
-	// It returns ErrInvalidTTL for a ttl that is not positive, ErrTooLarge for a
-	// value that the server would not take, and ErrFull when the server has no
-	// room; after these the old entry is still there.
+	// It returns ErrInvalidTTL for a ttl that is not positive and ErrTooLarge for a
+	// value that the server would not take, and leaves the old entry alone then.
+	// ErrFull is that the server has no room: the old entry is there still, or gone
+	// (memcached deletes it before it looks for room).
 	Set(ctx context.Context, key string, value []byte, ttl time.Duration) error
 
 	// Delete removes key. That key was absent is not an error.
