@@ -40,10 +40,10 @@ import (
 // to demand more.
 const Version = "0.1"
 
-// An OpenFunc opens the backend under test on the data that namespace names, a
-// string of 18 letters a-z and digits. The same namespace again is a second handle on the
-// same data, or after Close a reopening of it; a new one has no entries. The suite
-// closes what it opens. ctx bounds the opening only.
+// An OpenFunc opens the backend under test on the data that namespace names: 18
+// letters a-z and digits. The same namespace again is a second handle on the same
+// data, or after Close a reopening of it; a new one has no entries. The suite closes
+// what it opens. ctx bounds the opening only.
 type OpenFunc func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error)
 
 // Options adapt a run. The zero value, and a nil *Options, is a run without hooks.
