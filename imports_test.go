@@ -33,6 +33,7 @@ var importRules = map[string][]string{
 	"./tiered":             {".", "github.com/maypok86/otter/v2/...", "github.com/sony/gobreaker/v2/..."},
 	"./conformance/...":    {".", "./conformance/...", "github.com/anishathalye/porcupine/...", "testing/..."},
 	"./examples/...":       {".", "./adapters/...", "./tiered/..."},
+	"./examples/swap":      {".", "./adapters/...", "go.yaml.in/yaml/v3"},
 	"./internal/batch":     {"."},
 
 	// Only tests and the module's own scripts use these.
