@@ -11,8 +11,12 @@
 //
 //   - Get, GetWithTTL: a read transaction, one Get. The value is copied.
 //   - Set: Put, in a commit that it shares with the other writes of the moment.
-//   - Delete: Delete, likewise. If none of the keys of a commit was there, nothing
-//     is written.
+//   - Delete: Delete, likewise. A commit that would change nothing is not made.
+//   - GetMany: read transactions of up to 1,000 keys.
+//   - SetMany, DeleteMany: commits of up to 1,024 rows, shared likewise.
+//   - Touch: a look at the row, and a Put of it with another deadline, in one commit.
+//     Chunks are neither read nor written.
+//   - Add: a look at the row, and a Put if there is none, in one commit.
 //   - Ping: an empty read transaction.
 //
 // Commits are grouped without a timer. A write that finds no commit under way is
@@ -58,7 +62,7 @@
 //
 // ErrFull: the disk or the database's MaxSize is full; nothing was changed.
 // ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
-// entry if bbolt can still find its way. An error of the disk while a commit is
+// entry if bbolt can still find its way; to Add its key is taken. An error of the disk while a commit is
 // written is ErrUnavailable, and the write in doubt.
 //
 // # Limits
@@ -125,7 +129,7 @@ type Cache struct {
 	sweepInterval time.Duration
 	release       func() error // closes what Open opened; nil after New
 
-	writes   batch.Group[write]
+	writes   batch.Group[[]*write]
 	sooner   chan struct{} // signals that earliest was lowered
 	earliest atomic.Int64  // no entry ends before, in µs since 1970
 	unsynced chan struct{} // signals that there is a commit to sync
@@ -202,11 +206,11 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		sooner:        make(chan struct{}, 1),
 		unsynced:      make(chan struct{}, 1),
 	}
-	c.writes = batch.Group[write]{
+	c.writes = batch.Group[[]*write]{
 		Run:      c.run,
 		InFlight: 1,
 		Max:      func() int { return maxCommitRows },
-		Weight:   func(w *write) int { return w.rows },
+		Weight:   func(ws *[]*write) int { return rows(*ws) },
 		Timeout:  d.OpTimeout,
 	}
 	return c, nil
@@ -229,6 +233,8 @@ func (c *Cache) Name() string { return "bolt" }
 // handle if it was opened by URL.
 func (c *Cache) Profile() l2cache.Profile {
 	return l2cache.Profile{
+		Supports: l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch |
+			l2cache.CanAdd,
 		MaxValueLen: maxValueLen,
 		Durable:     true,
 		Embedded:    true,
@@ -249,7 +255,11 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	}
 	var e l2cache.Entry
 	err := c.view(func(tx *bbolt.Tx) (err error) {
-		e, err = read(tx.Bucket(c.bucket), key)
+		b := tx.Bucket(c.bucket)
+		if b == nil {
+			return l2cache.ErrNotFound
+		}
+		e, err = read(b.Cursor(), key, time.Now())
 		return err
 	})
 	switch {
@@ -261,27 +271,45 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	return e, nil
 }
 
-func read(b *bbolt.Bucket, key string) (l2cache.Entry, error) {
-	if b == nil {
-		return l2cache.Entry{}, l2cache.ErrNotFound
-	}
+// read returns the entry of key as it is at now.
+func read(c *bbolt.Cursor, key string, now time.Time) (l2cache.Entry, error) {
 	var buf [128]byte
 	k := appendRowKey(buf[:0], key)
-	// Not b.Get: that does not tell a bucket under the key from nothing.
-	found, row := b.Cursor().Seek(k)
-	if !bytes.Equal(found, k) {
-		return l2cache.Entry{}, l2cache.ErrNotFound
-	}
-	h, kind, body, err := decodeRow(found, row)
+	f, err := find(c, k, now)
 	if err != nil {
 		return l2cache.Entry{}, err
 	}
-	left, live := h.Remaining(time.Now(), resolution)
-	if !live {
-		return l2cache.Entry{}, l2cache.ErrNotFound
+	value, err := readValue(c, k, f.kind, f.body)
+	if err != nil {
+		return l2cache.Entry{}, err
 	}
-	value, err := readValue(b, found, kind, body)
-	return l2cache.Entry{Value: value, TTL: left}, err
+	return l2cache.Entry{Value: value, TTL: f.left}, nil
+}
+
+// A found is the row of an entry that has not ended.
+type found struct {
+	row, body []byte // bbolt's
+	kind      byte
+	left      time.Duration
+}
+
+// find returns the row of an entry, or ErrNotFound if there is none or it has ended
+// at now. It moves the cursor.
+func find(c *bbolt.Cursor, k rowKey, now time.Time) (found, error) {
+	// Not Bucket.Get: that does not tell a bucket under the key from nothing.
+	at, row := c.Seek(k)
+	if !bytes.Equal(at, k) {
+		return found{}, l2cache.ErrNotFound
+	}
+	h, kind, body, err := decodeRow(k, row)
+	if err != nil {
+		return found{}, err
+	}
+	left, live := h.Remaining(now, resolution)
+	if !live {
+		return found{}, l2cache.ErrNotFound
+	}
+	return found{row: row, body: body, kind: kind, left: left}, nil
 }
 
 // Set stores a copy of value.
@@ -289,28 +317,33 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := l2cache.Preflight(ctx, "bolt", "set", key, c.closed.Load()); err != nil {
 		return err
 	}
-	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	w, err := newSet(key, value, ttl)
+	if err == nil {
+		err = c.do(ctx, w)
+	}
 	if err != nil {
-		return l2cache.NewError(ctx, "bolt", "set", key, nil, err)
-	}
-	if len(value) > maxValueLen {
-		err := fmt.Errorf("%w: %d bytes, at most %d are allowed", l2cache.ErrTooLarge, len(value), maxValueLen)
-		return l2cache.NewError(ctx, "bolt", "set", key, nil, err)
-	}
-	h := envelope.NewHeader(time.Now(), ttl)
-	r := newRecord(key, h, value)
-	w := &write{
-		rows:     r.rows(),
-		deadline: h.Deadline,
-		apply:    func(b *bbolt.Bucket) (bool, error) { return true, r.put(b) },
-	}
-	if h.Deadline == 0 {
-		w.deadline = never
-	}
-	if err := c.do(ctx, w); err != nil {
 		return l2cache.NewError(ctx, "bolt", "set", key, kind(err), err)
 	}
 	return nil
+}
+
+// newSet returns the write that stores a copy of value.
+func newSet(key string, value []byte, ttl time.Duration) (*write, error) {
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err != nil {
+		return nil, err
+	}
+	if len(value) > maxValueLen {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", l2cache.ErrTooLarge, len(value), maxValueLen)
+	}
+	h := envelope.NewHeader(time.Now(), ttl)
+	r := newRecord(key, h, value)
+	return &write{
+		key:      key,
+		rows:     r.rows(),
+		deadline: ends(h),
+		apply:    func(b *bbolt.Bucket) (bool, error) { return true, r.put(b) },
+	}, nil
 }
 
 // Delete removes key.
@@ -318,16 +351,21 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err := l2cache.Preflight(ctx, "bolt", "delete", key, c.closed.Load()); err != nil {
 		return err
 	}
-	k := newRowKey(key)
-	err := c.do(ctx, &write{
-		rows:     1,
-		deadline: never,
-		apply:    func(b *bbolt.Bucket) (bool, error) { return remove(b, k) },
-	})
-	if err != nil {
+	if err := c.do(ctx, newDelete(key, 1)); err != nil {
 		return l2cache.NewError(ctx, "bolt", "delete", key, kind(err), err)
 	}
 	return nil
+}
+
+// newDelete returns the write that removes key, which has about as many rows.
+func newDelete(key string, rows int) *write {
+	k := newRowKey(key)
+	return &write{
+		key:      key,
+		rows:     rows,
+		deadline: never,
+		apply:    func(b *bbolt.Bucket) (bool, error) { return remove(b, k) },
+	}
 }
 
 // Ping begins and ends a read transaction. With NoSync it also reports that

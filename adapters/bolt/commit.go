@@ -15,30 +15,57 @@ import (
 // A single larger value has a commit for itself.
 const maxCommitRows = 1024
 
-// A write is one caller's part of a commit.
+// A write is a part of a commit: what is done for one key, or by a sweep.
 type write struct {
 	ctx context.Context // the caller's; nothing is done if it has ended when the commit begins
+	key string          // empty for a sweep
 	// apply changes the bucket, and reports whether it did. It may be run again
-	// after a transaction that was undone.
+	// after a transaction that was undone. An error undoes the transaction.
 	apply    func(*bbolt.Bucket) (changed bool, err error)
 	rows     int   // how many rows apply writes, about
 	deadline int64 // the earliest that apply stores, in µs since 1970; never if none
-	err      error // the outcome
+
+	changed bool  // what apply has reported
+	err     error // the outcome
 }
 
 // do has w committed, together with what others write at the same time.
 func (c *Cache) do(ctx context.Context, w *write) error {
-	w.ctx = ctx
-	if err := c.writes.Do(ctx, w); err != nil {
+	if err := c.doAll(ctx, []*write{w}); err != nil {
 		return err
 	}
 	return w.err
 }
 
+// doAll is do for several writes, which share a commit. If it returns nil each has
+// its outcome in err. Otherwise none may be touched again.
+func (c *Cache) doAll(ctx context.Context, ws []*write) error {
+	for _, w := range ws {
+		w.ctx = ctx
+	}
+	return c.writes.Do(ctx, &ws)
+}
+
+// rows is how many rows ws write, about.
+func rows(ws []*write) (n int) {
+	for _, w := range ws {
+		n += w.rows
+	}
+	return n
+}
+
 // run commits what writes has collected; it is called for one batch at a time.
-func (c *Cache) run(ws []*write) {
+func (c *Cache) run(calls []*[]*write) {
 	c.committing.Lock()
 	defer c.committing.Unlock()
+	if len(calls) == 1 {
+		c.commitLocked(*calls[0])
+		return
+	}
+	var ws []*write
+	for _, call := range calls {
+		ws = append(ws, *call...)
+	}
 	c.commitLocked(ws)
 }
 
@@ -49,14 +76,15 @@ func (c *Cache) commitLocked(ws []*write) {
 	err := c.update(func(b *bbolt.Bucket) error {
 		changed := false
 		for _, w := range ws {
+			w.changed = false
 			if w.err = c.refused(w); w.err != nil {
 				continue
 			}
-			did, err := w.apply(b)
-			if err != nil {
+			var err error
+			if w.changed, err = w.apply(b); err != nil {
 				return err
 			}
-			changed = changed || did
+			changed = changed || w.changed
 		}
 		if !changed {
 			return errUnchanged
@@ -69,11 +97,11 @@ func (c *Cache) commitLocked(ws []*write) {
 		return
 	}
 	for _, w := range ws {
-		switch {
-		case err == nil && w.err == nil:
-			c.sweepBy(w.deadline)
-		case w.err == nil:
+		if w.err == nil {
 			w.err = err
+		}
+		if w.err == nil && w.changed {
+			c.sweepBy(w.deadline)
 		}
 	}
 	if err == nil && c.noSync {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -180,6 +179,14 @@ func deleteChunks(b *bbolt.Bucket, key rowKey, from int) error {
 	return nil
 }
 
+// withHeader returns a row that decodeRow accepts with another header in it.
+func withHeader(k rowKey, row []byte, h envelope.Header) []byte {
+	changed := make([]byte, 0, len(row))
+	changed = h.Append(append(changed, row[0]))
+	changed = append(changed, row[len(changed):len(row)-crcLen]...)
+	return binary.BigEndian.AppendUint32(changed, checksum(k, changed))
+}
+
 // decodeRow checks row, and splits it into header, kind and the body between
 // header and checksum, which is a part of row.
 func decodeRow(k rowKey, row []byte) (h envelope.Header, kind byte, body []byte, err error) {
@@ -212,14 +219,20 @@ func peek(row []byte) (deadline int64, rows int, ok bool) {
 	if row[0] == inChunks && len(rest) == chunkedBody+crcLen {
 		rows += int(binary.BigEndian.Uint32(rest)/chunkLen) + 1
 	}
-	if h.Deadline == 0 {
-		return math.MaxInt64, rows, true
-	}
-	return h.Deadline, rows, true
+	return ends(h), rows, true
 }
 
-// readValue returns a copy of the value of an entry whose row has been decoded.
-func readValue(b *bbolt.Bucket, key rowKey, kind byte, body []byte) ([]byte, error) {
+// ends returns the deadline of an entry, never if it has none.
+func ends(h envelope.Header) int64 {
+	if h.Deadline == 0 {
+		return never
+	}
+	return h.Deadline
+}
+
+// readValue returns a copy of the value of an entry whose row has been decoded. It
+// moves the cursor.
+func readValue(c *bbolt.Cursor, key rowKey, kind byte, body []byte) ([]byte, error) {
 	if kind == inRow {
 		value := make([]byte, len(body))
 		copy(value, body)
@@ -232,7 +245,6 @@ func readValue(b *bbolt.Bucket, key rowKey, kind byte, body []byte) ([]byte, err
 	}
 	value := make([]byte, 0, length)
 	first, prefix := key.chunk(0), key.chunks()
-	c := b.Cursor()
 	for k, chunk := c.Seek(first); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
 		if len(value)+len(chunk) > length {
 			break
