@@ -226,10 +226,11 @@ func ownReplyCase(p *probe) {
 	for i := range keys {
 		h.set(fmt.Sprint("k", i), value(i), time.Hour)
 	}
+	trip := h.roundTrip("k0")
 	end := time.Now().Add(700 * time.Millisecond)
 	p.parallel(keys, func(w int) {
 		for i := 0; time.Now().Before(end); i++ {
-			ctx, cancel := context.WithTimeout(p.ctx, time.Duration(rand.IntN(400))*time.Microsecond)
+			ctx, cancel := context.WithTimeout(p.ctx, rand.N(2*trip))
 			key := fmt.Sprint("k", (w+i)%keys)
 			r := readers[i%2](h, ctx, key)
 			cancel()
@@ -249,13 +250,14 @@ func ownReplyCase(p *probe) {
 func sharedRoundTripCase(p *probe) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
+	trip := h.roundTrip("k")
 	end := time.Now().Add(700 * time.Millisecond)
 	p.parallel(24, func(w int) {
 		mine := fmt.Sprint("k", w)
 		for i := 0; time.Now().Before(end); i++ {
 			if w%2 == 0 {
 				ctx, cancel := context.WithCancel(p.ctx)
-				timer := time.AfterFunc(time.Duration(rand.IntN(300))*time.Microsecond, cancel)
+				timer := time.AfterFunc(rand.N(2*trip), cancel)
 				var err error
 				if i%3 == 0 {
 					_, err = h.trySet(ctx, mine, []byte("v"), time.Hour)

@@ -72,6 +72,7 @@ var errorCases = []Case{
 				p.failf("open of a dead server = %v | want neither a miss nor a context error", err)
 			}
 			p.up()
+			p.opens()
 		},
 	},
 	{
@@ -217,6 +218,19 @@ func noReplayCase(p *probe) {
 		h.wantMiss("k")
 		h.wantHit("deleted", "since")
 	}
+}
+
+// opens waits until the backend can be opened again: a case that follows does not.
+func (p *probe) opens() {
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		var b l2cache.L2CacheBackend
+		if b, err = p.e.open(p.ctx, p.ns); err == nil {
+			p.wrap(b).settle()
+			return
+		}
+	}
+	p.failf("open = %v, %v after the server was back | want a backend", err, patience)
 }
 
 // damaged runs f on an entry for each way in which one can be damaged.
