@@ -107,3 +107,41 @@ func BenchmarkSet(b *testing.B) {
 		return c.Set(ctx, key, value, time.Hour).Err()
 	})
 }
+
+// BenchmarkGetMany reads keys by one GetMany; its raw is a GetWithTTL for each, one
+// after another.
+func BenchmarkGetMany(b *testing.B) {
+	cache, err := l2cache.Open(b.Context(), "redis://"+server(b).Addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cache.Close()
+	ctx := context.Background()
+	for _, size := range []int{100, 10_000} {
+		var keys []string
+		for i := range 100 {
+			keys = append(keys, fmt.Sprintf("many-%d-%d", size, i))
+			if err := cache.Set(ctx, keys[i], bytes.Repeat([]byte("v"), size), time.Hour); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(fmt.Sprintf("impl=l2cache/keys=100/size=%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if got, err := l2cache.GetMany(ctx, cache, keys); err != nil || len(got) != len(keys) {
+					b.Fatal(len(got), err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("impl=raw/keys=100/size=%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, key := range keys {
+					if _, err := cache.GetWithTTL(ctx, key); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ const opTimeout = 4 * time.Second
 func TestConformance(t *testing.T) {
 	srv := servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		return l2cache.Open(ctx, fmt.Sprintf("redis://%s?durable=true&op_timeout=%v&prefix=%s", srv.Addr, opTimeout, prefix(namespace)))
+		return l2cache.Open(ctx, fmt.Sprintf("redis://%s?durable=true&op_timeout=%v&prefix=%s", srv.Addr, opTimeout, namespace))
 	}
 	conformance.Run(t, open, &conformance.Options{
 		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
@@ -39,16 +38,12 @@ func TestConformanceNew(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		return l2cache.WithPrefix(c, prefix(namespace)), nil
+		return l2cache.WithPrefix(c, namespace), nil
 	}
 	conformance.Run(t, open, &conformance.Options{
 		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
 	})
 }
-
-// prefix has one length for all namespaces, since it counts in the profile's
-// MaxKeyLen.
-func prefix(namespace string) string { return namespace + strings.Repeat(":", 16-len(namespace)) }
 
 func faults(srv *servertest.Server) *conformance.Faults {
 	hook := func(do func() error) func(context.Context) error {
@@ -67,14 +62,14 @@ func behind(t *testing.T, srv *servertest.Server) *conformance.Raw {
 	return &conformance.Raw{
 		// A key that has expired is still counted until it is looked up or reclaimed.
 		Stored: func(ctx context.Context, namespace, key string) (bool, error) {
-			n, err := client.Exists(ctx, prefix(namespace)+key).Result()
+			n, err := client.Exists(ctx, namespace+key).Result()
 			return n > 0, err
 		},
 		// A string of another program is a value like ours: only the type can be wrong.
 		Damage: []conformance.Damage{{
 			Name: "foreign type",
 			Do: func(ctx context.Context, namespace, key string) error {
-				key = prefix(namespace) + key
+				key = namespace + key
 				_, err := client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 					pipe.Del(ctx, key)
 					pipe.HSet(ctx, key, "field", "value")

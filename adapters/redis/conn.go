@@ -146,7 +146,7 @@ func (c *conn) pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cm
 	// The call was ended, which can show in any error of the network. If that was
 	// for ctx's sake then this is what NewError says, whatever the error is here.
 	for _, cmd := range cmds {
-		if err := cmd.Err(); err != nil && !errors.As(err, new(redis.Error)) {
+		if err := cmd.Err(); err != nil && !answered(err) {
 			cmd.SetErr(batch.ErrTimeout)
 		}
 	}

@@ -197,10 +197,24 @@ func TestPermissions(t *testing.T) {
 		t.Errorf("Set of a key that is not permitted = %v, want NOPERM", err)
 	}
 
+	got, err := c.GetMany(t.Context(), []string{"ok:a", "no:a", "ok:b"})
+	if len(got) != 1 || string(got["ok:a"].Value) != "v" {
+		t.Errorf("GetMany with a key that is not permitted = %v, want ok:a", got)
+	}
+	onlyNoA(t, "GetMany", err)
+	onlyNoA(t, "SetMany", c.SetMany(t.Context(), []l2cache.Item{{Key: "no:a", TTL: time.Minute}, {Key: "ok:b", TTL: time.Minute}}))
+	onlyNoA(t, "DeleteMany", c.DeleteMany(t.Context(), []string{"ok:b", "no:a"}))
+	if n := admin.Exists(t.Context(), "ok:b").Val(); n != 0 {
+		t.Error("DeleteMany with a key that is not permitted left another")
+	}
+
 	// Without MULTI pairs are read by script; without EVAL too, not at all.
 	c = as("nomulti", "~*", "+@all", "-multi")
 	if e, err := c.GetWithTTL(t.Context(), "ok:a"); string(e.Value) != "v" || e.TTL > time.Minute || e.TTL < 50*time.Second || err != nil {
 		t.Errorf("GetWithTTL without MULTI = %q, %v, %v; want v, 1m", e.Value, e.TTL, err)
+	}
+	if got, err := c.GetMany(t.Context(), []string{"ok:a", "ok:b"}); len(got) != 1 || string(got["ok:a"].Value) != "v" || err != nil {
+		t.Errorf("GetMany without MULTI = %v, %v; want ok:a", got, err)
 	}
 	c = as("noexec", "~*", "+@all", "-exec")
 	if e, err := c.GetWithTTL(t.Context(), "ok:a"); string(e.Value) != "v" || err != nil {
@@ -215,7 +229,8 @@ func TestPermissions(t *testing.T) {
 	}
 
 	// What the package documentation lists is enough.
-	c = as("least", "~*", "-@all", "+get", "+set", "+del", "+pttl", "+multi", "+exec", "+eval", "+evalsha", "+ping", "+info")
+	c = as("least", "~*", "-@all", "+get", "+set", "+del", "+pttl", "+multi", "+exec", "+eval", "+evalsha", "+ping", "+info",
+		"+mget", "+unlink", "+pexpire", "+exists", "+persist")
 	for name, op := range operations("ok:c") {
 		if err := op(t.Context(), c); err != nil && !errors.Is(err, l2cache.ErrNotFound) {
 			t.Errorf("%s with the least permissions = %v", name, err)
@@ -223,6 +238,15 @@ func TestPermissions(t *testing.T) {
 	}
 	if c = as("noinfo", "~*", "+@all", "-info"); !c.Profile().Evicts {
 		t.Error("a server that does not permit INFO may evict, and the profile denies it")
+	}
+}
+
+// onlyNoA wants err to be NOPERM for no:a and for no other key.
+func onlyNoA(t *testing.T, what string, err error) {
+	t.Helper()
+	var failed l2cache.KeyErrors
+	if !errors.As(err, &failed) || len(failed) != 1 || !redis.IsPermissionError(failed["no:a"]) || !errors.Is(err, l2cache.ErrUnavailable) {
+		t.Errorf("%s = %v, want NOPERM for no:a alone", what, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,10 +24,11 @@ const (
 	firstMean = maxReply / 16
 )
 
-// read is a call that shares a round trip with others.
+// read is a key that shares a round trip with others.
 type read struct {
 	key   string
 	entry l2cache.Entry
+	size  int   // of the value, which is not in entry if it was STRLEN
 	err   error // the server's or go-redis's
 }
 
@@ -102,10 +104,16 @@ func (c *Cache) runGets(ctx context.Context, deadline time.Time, reads []*read) 
 	c.measure(reads)
 }
 
-// runPairs does reads as GETs and PTTLs in a transaction: MULTI, GET, PTTL, GET,
-// PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the other
-// replies on the connection when MULTI is refused.
+// runPairs does reads as GETs and PTTLs in a transaction.
 func (c *Cache) runPairs(ctx context.Context, deadline time.Time, reads []*read) {
+	c.runPairsOf(ctx, deadline, "get", reads)
+	c.measure(reads)
+}
+
+// runPairsOf does reads by a command, get or strlen, in a transaction: MULTI, GET,
+// PTTL, GET, PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the
+// other replies on the connection when MULTI is refused.
+func (c *Cache) runPairsOf(ctx context.Context, deadline time.Time, command string, reads []*read) {
 	var replies *pairs
 	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
 		replies = newPairs(reads, 1+2*len(reads))
@@ -113,43 +121,44 @@ func (c *Cache) runPairs(ctx context.Context, deadline time.Time, reads []*read)
 		cmds = append(cmds, raw(replies, "multi"))
 		for _, r := range reads {
 			var key any = r.key
-			cmds = append(cmds, raw(replies, "get", key), raw(replies, "pttl", key))
+			cmds = append(cmds, raw(replies, command, key), raw(replies, "pttl", key))
 		}
 		return append(cmds, raw(replies, "exec"))
 	})
 	if err := cmds[len(cmds)-1].Err(); err != nil {
-		for _, r := range reads {
-			r.err = err
-		}
-		return
+		failedReads(reads, err)
+	} else if replies.refused != nil {
+		c.rescue(ctx, deadline, command, reads)
 	}
-	if replies.refused != nil {
-		c.rescue(ctx, deadline, reads)
-	}
-	c.measure(reads)
 }
 
-func raw(replies *pairs, args ...any) redis.Cmder {
+func failedReads(reads []*read, err error) {
+	for _, r := range reads {
+		r.err = err
+	}
+}
+
+func raw(replies io.Writer, args ...any) redis.Cmder {
 	return redis.NewRawWriteToCmd(context.Background(), replies, args...)
 }
 
 // rescue deals with a transaction that the server has refused. It does if it refuses
 // any of the commands, be it for one of the keys or, when it is out of memory, for
 // all. The reads that it does not refuse for the key's own sake are done by script.
-func (c *Cache) rescue(ctx context.Context, deadline time.Time, reads []*read) {
+func (c *Cache) rescue(ctx context.Context, deadline time.Time, command string, reads []*read) {
 	var again []*read
 	for _, r := range reads {
 		if r.err == nil || redis.IsOOMError(r.err) {
 			again = append(again, r)
 		}
 	}
-	again = c.runScripts(ctx, deadline, again, "evalsha", pairScript.Hash())
-	c.runScripts(ctx, deadline, again, "eval", pairSource)
+	again = c.runScripts(ctx, deadline, again, "evalsha", pairScript.Hash(), command)
+	c.runScripts(ctx, deadline, again, "eval", pairSource, command)
 }
 
-// pairSource reads value and PTTL of a key. An error is returned, not raised, for
-// Redis before 7 rewrites what is raised.
-const pairSource = `local v = redis.pcall('get', KEYS[1])
+// pairSource reads value or length, and PTTL, of a key. An error is returned, not
+// raised, for Redis before 7 rewrites what is raised.
+const pairSource = `local v = redis.pcall(ARGV[1], KEYS[1])
 if type(v) == 'table' then return v end
 return {v, redis.call('pttl', KEYS[1])}`
 
@@ -157,7 +166,7 @@ var pairScript = redis.NewScript(pairSource)
 
 // runScripts does each of reads by the script, and returns those for which the
 // server does not have it.
-func (c *Cache) runScripts(ctx context.Context, deadline time.Time, reads []*read, command, script string) (missing []*read) {
+func (c *Cache) runScripts(ctx context.Context, deadline time.Time, reads []*read, eval, script, command string) (missing []*read) {
 	if len(reads) == 0 {
 		return nil
 	}
@@ -166,7 +175,7 @@ func (c *Cache) runScripts(ctx context.Context, deadline time.Time, reads []*rea
 		cmds := make([]redis.Cmder, len(reads))
 		for i, r := range reads {
 			replies[i] = newPairs(reads[i:i+1], 0)
-			cmds[i] = raw(replies[i], command, script, 1, r.key)
+			cmds[i] = raw(replies[i], eval, script, 1, r.key, command)
 		}
 		return cmds
 	})

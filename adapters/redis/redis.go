@@ -7,6 +7,11 @@
 //	Set         SET k v PX ms; for NoExpiry SET k v
 //	Delete      DEL k
 //	Ping        PING
+//	GetMany     MULTI, MGET k…, PTTL k for each, EXEC
+//	SetMany     SET k v PX ms for each, in a pipeline
+//	DeleteMany  UNLINK k…
+//	Touch       PEXPIRE k ms; to NoExpiry MULTI, EXISTS k, PERSIST k, EXEC
+//	Add         SET k v PX ms NX
 //
 // # Time
 //
@@ -32,8 +37,11 @@
 //
 // Two batches of Gets and two of GetWithTTLs are under way at most. Calls that come
 // meanwhile share the next: 128 of them, or fewer that make about 1 MiB by the
-// running mean of the sizes of values. A value is read into a slice of its own, which
-// is the caller's; nothing else is copied.
+// running mean of the sizes of values. GetMany goes in parts of that size; SetMany in
+// parts of 1000 keys, or fewer that make 1 MiB, and DeleteMany of 1000 keys. Each part
+// has op_timeout to itself, and is atomic in GetMany and DeleteMany. After one that got
+// no answer the rest is not sent, and fails with the same error. A value is read into a
+// slice of its own, which is the caller's; nothing else is copied.
 //
 // # Waiting
 //
@@ -48,8 +56,9 @@
 // Values have at most 512 MiB, the default of the server's proto-max-bulk-len; larger
 // ones are ErrTooLarge and are not sent. A server that is out of memory and may not
 // evict answers Set with ErrFull. A key that holds something other than a string is
-// ErrCorrupt until it is set or deleted. All else that a server refuses (LOADING,
-// READONLY, NOPERM, NOAUTH, …) is ErrUnavailable.
+// ErrCorrupt until it is set or deleted; Touch does not look, and Add finds the key
+// taken. All else that a server refuses (LOADING, READONLY, NOPERM, NOAUTH, …) is
+// ErrUnavailable.
 //
 // # Profile
 //
@@ -88,7 +97,11 @@
 //
 // The user needs permission for get, set, del, pttl, multi, exec and ping, for eval
 // and evalsha where a transaction can be refused, and for info by URL, or the profile
-// says Evicts.
+// says Evicts. Further for
+//
+//	GetMany     mget
+//	DeleteMany  unlink
+//	Touch       pexpire, exists, persist
 package redis
 
 import (
@@ -204,6 +217,8 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile = p
 	c.profile.Clock = l2cache.ServerClock
 	c.profile.MaxValueLen = maxValueLen
+	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
+		l2cache.CanTouch | l2cache.CanAdd
 	c.gets = c.group(c.runGets)
 	c.pairs = c.group(c.runPairs)
 	c.meanSize.Store(firstMean)
@@ -234,13 +249,22 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := l2cache.Preflight(ctx, name, "set", key, c.isClosed()); err != nil {
 		return err
 	}
+	args, err := c.setArgs(ctx, "set", key, value, ttl)
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, "set", key, redis.NewStatusCmd(ctx, args...))
+}
+
+// setArgs returns the SET of an entry, or the error of an entry that cannot be sent.
+func (c *Cache) setArgs(ctx context.Context, op, key string, value []byte, ttl time.Duration) ([]any, error) {
 	ttl, err := l2cache.CheckTTL(ttl, resolution)
 	if err != nil {
-		return l2cache.NewError(ctx, name, "set", key, nil, err)
+		return nil, l2cache.NewError(ctx, name, op, key, nil, err)
 	}
 	if len(value) > maxValueLen {
 		err := fmt.Errorf("%d bytes, at most %d", len(value), maxValueLen)
-		return l2cache.NewError(ctx, name, "set", key, l2cache.ErrTooLarge, err)
+		return nil, l2cache.NewError(ctx, name, op, key, l2cache.ErrTooLarge, err)
 	}
 	if !c.inline(ctx) {
 		value = bytes.Clone(value) // it may be sent after the return
@@ -251,7 +275,7 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if ttl != l2cache.NoExpiry {
 		args = append(args, "px", ttl.Milliseconds())
 	}
-	return c.send(ctx, "set", key, redis.NewStatusCmd(ctx, args...))
+	return args, nil
 }
 
 // Delete removes key, by DEL.

@@ -91,6 +91,26 @@ func operations(key string) map[string]func(context.Context, l2cache.L2CacheBack
 		},
 		"Delete": func(ctx context.Context, b l2cache.L2CacheBackend) error { return b.Delete(ctx, key) },
 		"Ping":   func(ctx context.Context, b l2cache.L2CacheBackend) error { return b.Ping(ctx) },
+		"GetMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			_, err := l2cache.GetMany(ctx, b, []string{key, key + "2"})
+			return err
+		},
+		"SetMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			return l2cache.SetMany(ctx, b, []l2cache.Item{{Key: key, TTL: time.Minute}, {Key: key + "2", TTL: time.Minute}})
+		},
+		"DeleteMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			return l2cache.DeleteMany(ctx, b, []string{key, key + "2"})
+		},
+		"Touch": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			return l2cache.Touch(ctx, b, key, time.Minute)
+		},
+		"Touch NoExpiry": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			return l2cache.Touch(ctx, b, key, l2cache.NoExpiry)
+		},
+		"Add": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			_, err := l2cache.Add(ctx, b, key, []byte("v"), time.Minute)
+			return err
+		},
 	}
 }
 
@@ -146,6 +166,9 @@ func TestCommands(t *testing.T) {
 	set := func(value string, ttl time.Duration) func() error {
 		return func() error { return c.Set(t.Context(), "k", []byte(value), ttl) }
 	}
+	add := func(ttl time.Duration) func() error {
+		return func() error { _, err := c.Add(t.Context(), "k", []byte("v"), ttl); return err }
+	}
 	for _, test := range []struct {
 		name string
 		call func() error
@@ -170,6 +193,25 @@ func TestCommands(t *testing.T) {
 			wire("multi") + wire("get", "k") + wire("pttl", "k") + wire("exec"),
 		},
 		{"Delete", func() error { return c.Delete(t.Context(), "k") }, nil, wire("del", "k")},
+		{"Touch 1.5ms", func() error { return c.Touch(t.Context(), "k", 1500*time.Microsecond) }, l2cache.ErrNotFound, wire("pexpire", "k", "2")},
+		{
+			"Touch NoExpiry", func() error { return c.Touch(t.Context(), "k", l2cache.NoExpiry) }, l2cache.ErrNotFound,
+			wire("multi") + wire("exists", "k") + wire("persist", "k") + wire("exec"),
+		},
+		{"Touch -1ns", func() error { return c.Touch(t.Context(), "k", -1) }, l2cache.ErrInvalidTTL, ""},
+		{"Add 1.5ms", add(1500 * time.Microsecond), nil, wire("set", "k", "v", "px", "2", "nx")},
+		{"Add NoExpiry", add(l2cache.NoExpiry), nil, wire("set", "k", "v", "nx")},
+		{"Add 0", add(0), l2cache.ErrInvalidTTL, ""},
+		{
+			"SetMany", func() error {
+				return c.SetMany(t.Context(), []l2cache.Item{{Key: "k", Value: []byte("v"), TTL: 1}, {Key: "l", TTL: l2cache.NoExpiry}})
+			}, nil, wire("set", "k", "v", "px", "1") + wire("set", "l", ""),
+		},
+		{
+			"GetMany", func() error { _, err := c.GetMany(t.Context(), []string{"k", "l"}); return err }, nil,
+			wire("multi") + wire("mget", "k", "l") + wire("pttl", "k") + wire("pttl", "l") + wire("exec"),
+		},
+		{"DeleteMany", func() error { return c.DeleteMany(t.Context(), []string{"k", "l"}) }, nil, wire("unlink", "k", "l")},
 	} {
 		if err := test.call(); !errors.Is(err, test.err) {
 			t.Errorf("%s = %v, want %v", test.name, err, test.err)
@@ -201,10 +243,10 @@ func TestPairs(t *testing.T) {
 			t.Errorf("%s: GetWithTTL = %q, %v, %v; want v, %v to %v", test.name, e.Value, e.TTL, err, test.min, test.max)
 		}
 	}
-	if got, err := pair(reply{'$', []byte("v")}, reply{':', []byte("0")}); err != nil || got.TTL != 1 {
+	if got, _, err := pair(reply{'$', []byte("v")}, reply{':', []byte("0")}); err != nil || got.TTL != 1 {
 		t.Errorf("PTTL 0 with a value = %v, %v; want 1ns", got.TTL, err)
 	}
-	if _, err := pair(reply{'$', []byte("v")}, reply{':', []byte("-2")}); kind(err) != l2cache.ErrNotFound {
+	if _, _, err := pair(reply{'$', []byte("v")}, reply{':', []byte("-2")}); kind(err) != l2cache.ErrNotFound {
 		t.Errorf("PTTL -2 with a value = %v, want a miss", err)
 	}
 }

@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -42,16 +43,25 @@ func (r reply) err() error {
 	return nil
 }
 
-// pairs decodes what a server answers to reads: ahead statuses, then an array with
-// value and PTTL of each read, or an error.
-type pairs struct {
-	reads []*read
-	ahead int // 1 + 2*len(reads) in a transaction: to MULTI, and of what is queued; 0 for a script
+// wantArray returns an error if r is not the head of an array of n elements.
+func (r reply) wantArray(n int) error {
+	if r.kind != '*' || string(r.text) != strconv.Itoa(n) {
+		return errReply
+	}
+	return nil
+}
 
-	refused error // there was an error instead of the array
+// own returns r with a text that stays.
+func (r reply) own() reply {
+	if r.kind != '$' {
+		r.text = bytes.Clone(r.text) // of the line
+	}
+	return r
+}
 
-	n     int   // of replies so far; the array's head is one, and so is each element
-	value reply // the last one, if its PTTL is to come
+// A lexer cuts what a server sends into replies, and hands them to take.
+type lexer struct {
+	take func(reply) error // the text is its own only if the reply is a bulk string
 
 	line    []byte   // what has come of a reply's first line
 	bulk    []byte   // the bulk string that is coming, with its CR LF
@@ -59,29 +69,28 @@ type pairs struct {
 	short   [64]byte // for line
 }
 
-func newPairs(reads []*read, ahead int) *pairs {
-	p := &pairs{reads: reads, ahead: ahead}
-	p.line = p.short[:0]
-	return p
+func (l *lexer) init(take func(reply) error) {
+	l.take = take
+	l.line = l.short[:0]
 }
 
 // Write takes the next bytes of the replies, wherever they are cut. After an error
 // go-redis closes the connection.
-func (p *pairs) Write(b []byte) (int, error) {
+func (l *lexer) Write(b []byte) (int, error) {
 	size := len(b)
 	for len(b) > 0 {
 		var err error
-		if p.missing > 0 {
-			n := copy(p.bulk[len(p.bulk)-p.missing:], b)
+		if l.missing > 0 {
+			n := copy(l.bulk[len(l.bulk)-l.missing:], b)
 			b = b[n:]
-			err = p.received(n)
+			err = l.received(n)
 		} else {
 			part, rest, whole := bytes.Cut(b, []byte{'\n'})
 			b = rest
-			p.line = append(p.line, part...)
+			l.line = append(l.line, part...)
 			if whole {
-				err = p.first(bytes.TrimSuffix(p.line, []byte{'\r'}))
-				p.line = p.line[:0]
+				err = l.first(bytes.TrimSuffix(l.line, []byte{'\r'}))
+				l.line = l.line[:0]
 			}
 		}
 		if err != nil {
@@ -92,50 +101,68 @@ func (p *pairs) Write(b []byte) (int, error) {
 }
 
 // ReadFrom is Write for a bulk string, without a buffer in between.
-func (p *pairs) ReadFrom(r io.Reader) (int64, error) {
-	n, err := io.ReadFull(r, p.bulk[len(p.bulk)-p.missing:])
+func (l *lexer) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.ReadFull(r, l.bulk[len(l.bulk)-l.missing:])
 	if err == nil {
-		err = p.received(n)
+		err = l.received(n)
 	}
-	if l, ok := r.(*io.LimitedReader); err != nil || ok && l.N == 0 {
+	if limited, ok := r.(*io.LimitedReader); err != nil || ok && limited.N == 0 {
 		return int64(n), err
 	}
-	rest, err := io.Copy(struct{ io.Writer }{p}, r)
+	rest, err := io.Copy(struct{ io.Writer }{l}, r)
 	return int64(n) + rest, err
 }
 
 // received counts n bytes of the bulk string.
-func (p *pairs) received(n int) error {
-	if p.missing -= n; n == 0 || p.missing > 0 {
+func (l *lexer) received(n int) error {
+	if l.missing -= n; n == 0 || l.missing > 0 {
 		return nil
 	}
-	size := len(p.bulk) - len("\r\n")
-	r := reply{'$', p.bulk[:size:size]}
-	p.bulk = nil
-	return p.take(r)
+	size := len(l.bulk) - len("\r\n")
+	r := reply{'$', l.bulk[:size:size]}
+	l.bulk = nil
+	return l.take(r)
 }
 
 // first takes the first line of a reply.
-func (p *pairs) first(line []byte) error {
+func (l *lexer) first(line []byte) error {
 	if len(line) == 0 {
 		return errReply
 	}
 	if line[0] != '$' {
-		return p.take(reply{line[0], line[1:]})
+		return l.take(reply{line[0], line[1:]})
 	}
 	n, err := strconv.Atoi(string(line[1:]))
 	switch {
 	case n == -1:
-		return p.take(reply{kind: '_'})
+		return l.take(reply{kind: '_'})
 	case err != nil || n < 0:
 		return errReply
 	}
-	p.missing = n + len("\r\n")
-	p.bulk = make([]byte, p.missing)
+	l.missing = n + len("\r\n")
+	l.bulk = make([]byte, l.missing)
 	return nil
 }
 
-// take takes a reply, whose text is the callee's only if it is a bulk string.
+// pairs decodes what a server answers to reads: ahead statuses, then an array with
+// what was read and the PTTL of each key, or an error.
+type pairs struct {
+	lexer
+	reads []*read
+	ahead int // 1 + 2*len(reads) in a transaction: to MULTI, and of what is queued; 0 for a script
+
+	refused error // there was an error instead of the array
+
+	n     int   // of replies so far; the array's head is one, and so is each element
+	value reply // the last one, if its PTTL is to come
+}
+
+func newPairs(reads []*read, ahead int) *pairs {
+	p := &pairs{reads: reads, ahead: ahead}
+	p.init(p.take)
+	return p
+}
+
 func (p *pairs) take(r reply) error {
 	i := p.n - p.ahead // 0 is the array's head
 	p.n++
@@ -148,41 +175,107 @@ func (p *pairs) take(r reply) error {
 	case i == 0 && r.kind == '-':
 		p.refused = serverError(r.text)
 	case i == 0:
-		if r.kind != '*' || string(r.text) != strconv.Itoa(2*len(p.reads)) {
-			return errReply
-		}
+		return r.wantArray(2 * len(p.reads))
 	case i > 2*len(p.reads):
 		return errReply
 	case i%2 == 1:
-		p.value = reply{r.kind, r.text}
-		if r.kind != '$' {
-			p.value.text = bytes.Clone(r.text) // of the line
-		}
+		p.value = r.own()
 	default:
-		read := p.reads[i/2-1]
-		read.entry, read.err = pair(p.value, r)
+		p.reads[i/2-1].set(p.value, r)
 	}
 	return nil
 }
 
-// pair makes an Entry of the replies to GET and PTTL.
-func pair(value, pttl reply) (l2cache.Entry, error) {
-	if err := value.err(); err != nil {
-		return l2cache.Entry{}, err
+// columns decodes what a server answers to a transaction of an MGET and a PTTL for
+// each of reads.
+type columns struct {
+	lexer
+	reads []*read
+	ahead int // of the array: replies to MULTI, and of what is queued
+
+	refused error // as that of pairs
+
+	n      int     // of replies so far
+	values []reply // to MGET
+}
+
+func newColumns(reads []*read) *columns {
+	c := &columns{reads: reads, ahead: 2 + len(reads), values: make([]reply, 0, len(reads))}
+	c.init(c.take)
+	return c
+}
+
+func (c *columns) take(r reply) error {
+	keys := len(c.reads)
+	if c.n == 1 && r.kind == '*' { // MGET was not queued, for MULTI was refused
+		c.ahead += keys
+	}
+	i := c.n - c.ahead // 0 is the array's head
+	c.n++
+	switch {
+	case i < 0:
+		// What is said to MGET can be about any of the keys.
+		if j := i + keys; j >= 0 && r.kind == '-' {
+			c.reads[j].err = serverError(r.text)
+		}
+	case i == 0 && r.kind == '-':
+		c.refused = serverError(r.text)
+	case i == 0:
+		return r.wantArray(1 + keys)
+	case i == 1:
+		return r.wantArray(keys)
+	case i < 2+keys:
+		c.values = append(c.values, r.own())
+	case i < 2+2*keys:
+		c.reads[i-2-keys].set(c.values[i-2-keys], r)
+	default:
+		return errReply
+	}
+	return nil
+}
+
+// set makes an entry, or what else the replies say, of that to GET, STRLEN or MGET
+// and that to PTTL.
+func (r *read) set(value, pttl reply) {
+	r.entry, r.size, r.err = pair(value, pttl)
+}
+
+// errForeign is what GET would be refused for: MGET gives nil for a list, say.
+var errForeign = fmt.Errorf("%w: the key holds something other than a string", l2cache.ErrCorrupt)
+
+// pair makes an Entry of the replies to GET and PTTL. If the first is to STRLEN, there
+// is a size but no value.
+func pair(value, pttl reply) (e l2cache.Entry, size int, err error) {
+	if err := value.err(); err != nil && err != redis.Nil {
+		return e, 0, err
 	}
 	if err := pttl.err(); err != nil {
-		return l2cache.Entry{}, err
+		return e, 0, err
 	}
 	ms, err := strconv.ParseInt(string(pttl.text), 10, 64)
 	switch {
-	case value.kind != '$' || pttl.kind != ':' || err != nil:
-		return l2cache.Entry{}, errReply
-	case ms == -2: // gone between the two, which no server does
-		return l2cache.Entry{}, redis.Nil
-	case ms == -1:
-		return l2cache.Entry{Value: value.text, TTL: l2cache.NoExpiry}, nil
+	case err != nil || pttl.kind != ':':
+		return e, 0, errReply
+	case ms == -2:
+		return e, 0, redis.Nil
+	case value.kind == '_':
+		return e, 0, errForeign
+	case value.kind == '$':
+		size = len(value.text)
+		e.Value = value.text
+	case value.kind == ':':
+		if size, err = strconv.Atoi(string(value.text)); err != nil {
+			return e, 0, errReply
+		}
+	default:
+		return e, 0, errReply
+	}
+	if ms == -1 {
+		e.TTL = l2cache.NoExpiry
+		return e, size, nil
 	}
 	// Another program's TTL may be longer than a Duration can be.
 	ttl := time.Duration(min(max(ms, 0), l2cache.MaxTTL.Milliseconds())) * time.Millisecond
-	return l2cache.Entry{Value: value.text, TTL: l2cache.RoundRemaining(ttl, resolution)}, nil
+	e.TTL = l2cache.RoundRemaining(ttl, resolution)
+	return e, size, nil
 }

@@ -80,6 +80,50 @@ func TestDecodeRefusal(t *testing.T) {
 	}
 }
 
+// TestDecodeColumns cuts the replies in all places.
+func TestDecodeColumns(t *testing.T) {
+	const replies = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n" +
+		"*4\r\n*3\r\n$2\r\nab\r\n$-1\r\n$-1\r\n:1500\r\n:-2\r\n:-1\r\n"
+	for cut := range len(replies) {
+		c := newColumns([]*read{{}, {}, {}})
+		for _, part := range []string{replies[:cut], replies[cut:]} {
+			if n, err := io.WriteString(c, part); n != len(part) || err != nil {
+				t.Fatalf("Write of the part at %d = %d, %v", cut, n, err)
+			}
+		}
+		if r := c.reads[0]; string(r.entry.Value) != "ab" || r.entry.TTL != 1500*time.Millisecond || r.err != nil {
+			t.Errorf("first = %q, %v, %v; want ab, 1.5s", r.entry.Value, r.entry.TTL, r.err)
+		}
+		if r := c.reads[1]; r.err != redis.Nil {
+			t.Errorf("nil with PTTL -2 = %v, want a miss", r.err)
+		}
+		if r := c.reads[2]; !errors.Is(r.err, l2cache.ErrCorrupt) {
+			t.Errorf("nil with PTTL -1 = %v, want ErrCorrupt", r.err)
+		}
+	}
+}
+
+func TestDecodeColumnsRefusal(t *testing.T) {
+	for name, replies := range map[string]string{
+		"a key":           "+OK\r\n-NOPERM mget\r\n+QUEUED\r\n-NOPERM key\r\n+QUEUED\r\n-EXECABORT discarded\r\n",
+		"MULTI and a key": "-NOPERM multi\r\n-NOPERM mget\r\n:1\r\n-NOPERM key\r\n:-1\r\n-ERR EXEC without MULTI\r\n",
+		"MULTI":           "-NOPERM multi\r\n*3\r\n$1\r\na\r\n$-1\r\n$-1\r\n:1\r\n-NOPERM key\r\n:-1\r\n-ERR EXEC without MULTI\r\n",
+	} {
+		c := newColumns([]*read{{}, {}, {}})
+		if _, err := io.WriteString(c, replies); err != nil {
+			t.Fatal(err)
+		}
+		if c.refused == nil {
+			t.Errorf("%s refused: the transaction is not", name)
+		}
+		for i, r := range c.reads {
+			if (r.err != nil) != (i == 1) || r.entry.Value != nil {
+				t.Errorf("%s refused: read %d = %q, %v; want an error for the second alone", name, i, r.entry.Value, r.err)
+			}
+		}
+	}
+}
+
 var long = regexp.MustCompile(`\$\+?[0-9]{7}`)
 
 func FuzzDecodePairs(f *testing.F) {

@@ -69,23 +69,35 @@ func failed(cmds []redis.Cmder, err error) error {
 	return err
 }
 
-// send has one command done. It returns no later than ctx and the operation timeout
-// say; with a client that a caller has made, cmd may still be sent after that.
+// send has one command done, once.
 func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error {
-	deadline := time.Now().Add(c.opTimeout)
 	cmds := []redis.Cmder{once{cmd}}
+	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
+		return c.exec(ctx, deadline, cmds)
+	})
+	return c.newError(ctx, op, key, err)
+}
+
+// await runs do, whose I/O ends at the deadline that it gets, and returns its error.
+// It returns no later than ctx and the operation timeout say: with a client that a
+// caller has made, do may go on after that, and the error is batch.ErrTimeout.
+func (c *Cache) await(ctx context.Context, do func(context.Context, time.Time) error) error {
+	if err := ctx.Err(); err != nil { // between the parts of a call
+		return err
+	}
+	deadline := time.Now().Add(c.opTimeout)
 	if c.inline(ctx) {
-		return c.newError(ctx, op, key, c.exec(ctx, deadline, cmds))
+		return do(ctx, deadline)
 	}
 	opCtx, cancel := c.beside(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- c.exec(opCtx, deadline, cmds) }()
+	go func() { done <- do(opCtx, deadline) }()
 	select {
 	case err := <-done:
-		return c.newError(ctx, op, key, err)
+		return err
 	case <-opCtx.Done():
-		return c.newError(ctx, op, key, batch.ErrTimeout)
+		return batch.ErrTimeout
 	}
 }
 
@@ -129,6 +141,9 @@ func (c *Cache) execRead(ctx context.Context, deadline time.Time, build func() [
 func stale(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
+
+// answered reports whether err is what the server said to a command.
+func answered(err error) bool { return errors.As(err, new(redis.Error)) }
 
 // newError is l2cache.NewError with the kinds of go-redis's and the server's
 // errors, and nil for nil.
