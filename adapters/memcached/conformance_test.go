@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -48,8 +47,7 @@ func TestConformanceCallersClient(t *testing.T) {
 	}, o)
 }
 
-// prefix has the same length for each namespace, so that the profile is the same.
-func prefix(namespace string) string { return fmt.Sprintf("%.16s:", namespace+strings.Repeat("-", 16)) }
+func prefix(namespace string) string { return namespace + ":" }
 
 func options(t *testing.T, server *servertest.Server) *conformance.Options {
 	raw := newClient(t, server.Addr)
