@@ -78,6 +78,64 @@ func BenchmarkSet(b *testing.B) {
 	})
 }
 
+// BenchmarkGetMany compares GetMany with as many calls of GetWithTTL.
+func BenchmarkGetMany(b *testing.B) {
+	cache := open(b, server(b), "bench", "storage=memory")
+	ctx := context.Background()
+	const n = 100
+	var keys []string
+	var items []l2cache.Item
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("user:%d:profile", i))
+		items = append(items, l2cache.Item{Key: keys[i], Value: make([]byte, 100), TTL: time.Hour})
+	}
+	if err := l2cache.SetMany(ctx, cache, items); err != nil {
+		b.Fatal(err)
+	}
+	b.Run(fmt.Sprintf("impl=l2cache/keys=%d", n), func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error {
+			got, err := l2cache.GetMany(ctx, cache, keys)
+			if len(got) != n && err == nil {
+				err = fmt.Errorf("GetMany of %d keys = %d entries", n, len(got))
+			}
+			return err
+		})
+	})
+	b.Run(fmt.Sprintf("impl=raw/keys=%d", n), func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error {
+			for _, key := range keys {
+				if _, err := cache.GetWithTTL(ctx, key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// BenchmarkSetMany compares SetMany with as many calls of Set.
+func BenchmarkSetMany(b *testing.B) {
+	cache := open(b, server(b), "bench", "storage=memory")
+	const n = 100
+	var items []l2cache.Item
+	for i := range n {
+		items = append(items, l2cache.Item{Key: fmt.Sprintf("user:%d:profile", i), Value: make([]byte, 100), TTL: time.Hour})
+	}
+	b.Run(fmt.Sprintf("impl=l2cache/keys=%d", n), func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error { return l2cache.SetMany(ctx, cache, items) })
+	})
+	b.Run(fmt.Sprintf("impl=raw/keys=%d", n), func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error {
+			for _, item := range items {
+				if err := cache.Set(ctx, item.Key, item.Value, item.TTL); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
 type subjects struct {
 	cache l2cache.L2CacheBackend
 	kv    jetstream.KeyValue

@@ -84,6 +84,14 @@ func newBucket(r *requester, c *jetstream.StreamConfig, maxPayload int64, maxTTL
 	}, nil
 }
 
+// takes returns ErrTooLarge if the server would not take the value.
+func (b *bucket) takes(value []byte) error {
+	if len(value) > b.maxValue {
+		return fmt.Errorf("%w: %d bytes, the server takes %d", l2cache.ErrTooLarge, len(value), b.maxValue)
+	}
+	return nil
+}
+
 // margin is by how much the server keeps an entry longer than its deadline says.
 // The server, and in a cluster each replica by its own clock, removes a message when
 // its time is up on that clock; with a margin, clocks that differ by less, or are

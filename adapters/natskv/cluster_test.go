@@ -79,7 +79,11 @@ func TestCluster(t *testing.T) {
 		conformance.Run(t, openURL("nats://"+strings.Join(hosts, ",")+"/conformance?replicas=3&op_timeout=5s"), &conformance.Options{
 			Strict:    true,
 			OpTimeout: 5 * time.Second,
-			Only:      []string{"basic", "ttl/overwrite", "delete", "concurrency"},
+			Only: []string{
+				"basic", "ttl/overwrite", "delete", "concurrency",
+				"batch/get", "batch/set", "batch/delete", "batch/many", "batch/large", "batch/expired",
+				"touch", "add/first-wins", "add/after-expiry", "add/after-delete", "add/one-winner", "add/linearizable",
+			},
 		})
 	})
 

@@ -69,7 +69,7 @@ func TestConformanceOfNew(t *testing.T) {
 		OpTimeout: 2 * time.Second,
 		Faults:    f,
 		Raw:       raw(t, srv, "new"),
-		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability"},
+		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability", "batch", "touch", "add", "capability"},
 	})
 	if !nc.IsConnected() {
 		t.Errorf("the caller's connection is %v after the backends were closed, want it connected", nc.Status())
@@ -83,7 +83,7 @@ func openURL(url string) conformance.OpenFunc {
 }
 
 // prefix is as long for each namespace: the profiles' MaxKeyLen has to be the same.
-func prefix(namespace string) string { return strings.Repeat("-", 16-len(namespace)) + namespace + ":" }
+func prefix(namespace string) string { return strings.Repeat("-", 32-len(namespace)) + namespace + ":" }
 
 func faults(srv *servertest.Server) *conformance.Faults {
 	do := func(f func() error) func(context.Context) error {

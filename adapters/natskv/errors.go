@@ -16,6 +16,7 @@ const (
 	codeMemoryExceeded        jetstream.ErrorCode = 10028 // limits of the account
 	codeStorageExceeded       jetstream.ErrorCode = 10047
 	codeStoreFailed           jetstream.ErrorCode = 10077 // MaxBytes, MaxMsgs
+	codeWrongLastSequence     jetstream.ErrorCode = 10164
 )
 
 // kind returns the kind of an error of the driver or the server.

@@ -30,6 +30,23 @@ var operations = map[string]func(context.Context, l2cache.L2CacheBackend) error{
 	},
 	"Delete": func(ctx context.Context, b l2cache.L2CacheBackend) error { return b.Delete(ctx, "k") },
 	"Ping":   func(ctx context.Context, b l2cache.L2CacheBackend) error { return b.Ping(ctx) },
+	"GetMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		_, err := l2cache.GetMany(ctx, b, []string{"k", "l"})
+		return err
+	},
+	"SetMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		return l2cache.SetMany(ctx, b, []l2cache.Item{{Key: "k", Value: []byte("v"), TTL: time.Hour}, {Key: "l", TTL: time.Hour}})
+	},
+	"DeleteMany": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		return l2cache.DeleteMany(ctx, b, []string{"k", "l"})
+	},
+	"Touch": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		return l2cache.Touch(ctx, b, "k", time.Hour)
+	},
+	"Add": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		_, err := l2cache.Add(ctx, b, "k", []byte("v"), time.Hour)
+		return err
+	},
 }
 
 // within calls f, which is to return by d plus slack, not counting how late a timer

@@ -11,11 +11,20 @@
 //	                 replicas, $JS.API.STREAM.MSG.GET.KV_<bucket>, which the leader answers
 //	Set              publish to $KV.<bucket>.<key>, header Nats-TTL
 //	Delete           publish to $KV.<bucket>.<key>, headers KV-Operation: PURGE, Nats-Rollup: sub,
-//	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket>
+//	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket> before
 //	Ping             $JS.API.STREAM.INFO.KV_<bucket>
+//	GetMany, SetMany, DeleteMany
+//	                 what Get, Set and Delete send, without waiting for each reply: at most
+//	                 256 requests, and 16 MB of requests or replies, are under way
+//	Touch            what Get sends, then publish of the same value with another deadline,
+//	                 header Nats-Expected-Last-Subject-Sequence: the sequence that was read;
+//	                 again if it is no longer the last
+//	Add              publish, header Nats-Expected-Last-Subject-Sequence: 0; if there is a
+//	                 message, what Get sends; if that is a marker or expired, publish with its
+//	                 sequence
 //
-// Each is one round trip, but for a Delete that finds the store full. The first
-// operation, and the first after a reconnect, also asks for the stream's settings, as
+// Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
+// full; Add is one where there is no message, Touch is two. The first operation, and the first after a reconnect, also asks for the stream's settings, as
 // Ping does, and creates the bucket if it is missing. A bucket whose settings break
 // the contract is refused, with an error that names the setting.
 //
@@ -41,7 +50,8 @@
 // 1,048,320 with the server's default. A server that does not take 1,000,256 is
 // refused. When the bucket or the server is full, Set is ErrFull and Delete works.
 //
-// Set copies the value. What Get returns is the caller's, and is not copied.
+// Set copies the value. What Get returns is the caller's, and is not copied. GetMany
+// takes each value to be as large as one may be, as the size shows only in the reply.
 //
 // # Failures
 //
@@ -89,6 +99,8 @@ import (
 const (
 	name       = "nats" // in errors, and what Name returns
 	resolution = time.Millisecond
+
+	supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch | l2cache.CanAdd
 )
 
 // Cache is a bucket.
@@ -113,6 +125,11 @@ type Cache struct {
 var (
 	_ l2cache.L2CacheBackend = (*Cache)(nil)
 	_ l2cache.Profiler       = (*Cache)(nil)
+	_ l2cache.MultiGetter    = (*Cache)(nil)
+	_ l2cache.MultiSetter    = (*Cache)(nil)
+	_ l2cache.MultiDeleter   = (*Cache)(nil)
+	_ l2cache.Toucher        = (*Cache)(nil)
+	_ l2cache.Adder          = (*Cache)(nil)
 )
 
 // Options are what New can be told. The zero value of each field is the default.
@@ -176,7 +193,7 @@ func newCache(bucket string, o *Options) (*Cache, error) {
 		opTimeout: o.OpTimeout,
 		closing:   make(chan struct{}),
 		gate:      make(chan struct{}, 1),
-		profile:   l2cache.Profile{MaxTTL: bucketTTL(o.MaxAge)},
+		profile:   l2cache.Profile{Supports: supports, MaxTTL: bucketTTL(o.MaxAge)},
 	}
 	if c.opTimeout == 0 {
 		c.opTimeout = l2cache.DefaultOpTimeout
@@ -230,22 +247,17 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	if err := l2cache.Preflight(ctx, name, "get", key, c.closed.Load()); err != nil {
 		return l2cache.Entry{}, err
 	}
-	stored, err := c.read(ctx, key)
-	if err == l2cache.ErrNotFound {
-		return l2cache.Entry{}, err
-	}
+	limit := time.Now().Add(c.opTimeout)
+	b, err := c.checked(ctx, limit)
 	if err != nil {
 		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
 	}
-	h, value, err := envelope.Decode(stored)
+	stored, err := c.read(ctx, limit, b, key)
 	if err != nil {
 		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
 	}
-	left, live := h.Remaining(time.Now(), resolution)
-	if !live {
-		return l2cache.Entry{}, l2cache.ErrNotFound
-	}
-	return l2cache.Entry{Value: value, TTL: left}, nil
+	e, err := stored.entry()
+	return e, c.fail(ctx, "get", key, err)
 }
 
 // Set stores the value in an envelope.
@@ -262,18 +274,22 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err != nil {
 		return c.fail(ctx, "set", key, err)
 	}
-	if len(value) > b.maxValue {
-		return c.fail(ctx, "set", key, fmt.Errorf("%w: %d bytes, the server takes %d", l2cache.ErrTooLarge, len(value), b.maxValue))
+	if err := b.takes(value); err != nil {
+		return c.fail(ctx, "set", key, err)
 	}
 	ttl = min(ttl, c.profile.MaxTTL)
 	data := buffers.Get().(*[]byte)
-	*data = envelope.NewHeader(time.Now(), ttl).Append((*data)[:0])
-	*data = append(*data, value...)
+	*data = appendEntry((*data)[:0], value, ttl)
 	answered, err := c.publish(ctx, limit, b, key, messageTTL(ttl), *data)
 	if answered {
 		buffers.Put(data) // otherwise it may yet be sent
 	}
 	return c.fail(ctx, "set", key, err)
+}
+
+// appendEntry appends an envelope and the value, which is set now.
+func appendEntry(dst, value []byte, ttl time.Duration) []byte {
+	return append(envelope.NewHeader(time.Now(), ttl).Append(dst), value...)
 }
 
 // buffers are what Set puts envelope and value into.
@@ -299,9 +315,26 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	}
 	_, err = c.publish(ctx, limit, b, key, deleteHeader, nil)
 	if kind(err) == l2cache.ErrFull {
-		err = c.purge(ctx, limit, b, key)
+		err = c.deleteFromFull(ctx, limit, b, key)
 	}
 	return c.fail(ctx, "delete", key, err)
+}
+
+// deleteFromFull removes the messages of key, then publishes the marker for those
+// who watch, as there may be room for it now.
+func (c *Cache) deleteFromFull(ctx context.Context, limit time.Time, b *bucket, key string) error {
+	args := struct {
+		Subject string `json:"filter"`
+	}{c.subjectOf(key)}
+	var done struct{}
+	if err := b.ask(ctx, limit, apiStreamPurge+c.stream.Name, args, &done); err != nil {
+		return err
+	}
+	_, err := c.publish(ctx, limit, b, key, deleteHeader, nil)
+	if kind(err) == l2cache.ErrFull {
+		return nil // the entry is gone
+	}
+	return err
 }
 
 // Ping checks the bucket, as the first operation does.
@@ -333,10 +366,10 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// fail returns err as the error of an operation, or nil.
+// fail returns err as the error of an operation, but nil and a miss as they are.
 func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || err == l2cache.ErrNotFound {
+		return err
 	}
 	if isGone(err) {
 		c.forget()
@@ -348,68 +381,6 @@ func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
 	return l2cache.NewError(ctx, name, op, key, k, err)
 }
 
-// read returns what is stored under key, or ErrNotFound.
-func (c *Cache) read(ctx context.Context, key string) ([]byte, error) {
-	limit := time.Now().Add(c.opTimeout)
-	b, err := c.checked(ctx, limit)
-	if err != nil {
-		return nil, err
-	}
-	if !b.direct {
-		return c.readFromLeader(ctx, limit, b, key)
-	}
-	var buf [256]byte
-	subject := append(buf[:0], apiDirectGet...)
-	subject = append(subject, c.stream.Name...)
-	subject = append(subject, '.')
-	subject = append(subject, c.subject...)
-	m, err := b.do(ctx, limit, request{subject: string(appendKey(subject, key))})
-	if err != nil {
-		return nil, err
-	}
-	// A foreign message may have a Status of its own; the server's has no sequence.
-	if m.Header.Get(jetstream.SequenceHeader) == "" {
-		if err := statusError(m); err != nil {
-			return nil, err
-		}
-	}
-	return body(m.Header, m.Data)
-}
-
-func (c *Cache) readFromLeader(ctx context.Context, limit time.Time, b *bucket, key string) ([]byte, error) {
-	args := struct {
-		Subject string `json:"last_by_subj"`
-	}{c.subjectOf(key)}
-	var answer struct {
-		Message struct {
-			Header []byte `json:"hdrs"`
-			Data   []byte `json:"data"`
-		} `json:"message"`
-	}
-	err := b.ask(ctx, limit, apiMessageGet+c.stream.Name, args, &answer)
-	if isCode(err, jetstream.JSErrCodeMessageNotFound) {
-		return nil, l2cache.ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	var header nats.Header
-	if len(answer.Message.Header) > 0 {
-		if header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
-			return nil, fmt.Errorf("%w: headers: %w", l2cache.ErrCorrupt, err)
-		}
-	}
-	return body(header, answer.Message.Data)
-}
-
-// body returns the data of a message that is not the marker of a deletion.
-func body(header nats.Header, data []byte) ([]byte, error) {
-	if header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != "" {
-		return nil, l2cache.ErrNotFound
-	}
-	return data, nil
-}
-
 // publish sends a message for key to the stream, which acknowledges it. What was
 // answered has been sent, and is no longer in use.
 func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key string, header nats.Header, data []byte) (answered bool, err error) {
@@ -417,8 +388,13 @@ func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key str
 	if err != nil {
 		return false, err
 	}
+	return true, c.acknowledged(m)
+}
+
+// acknowledged returns nil if m says that the stream has stored a message.
+func (c *Cache) acknowledged(m *nats.Msg) error {
 	if err := statusError(m); err != nil {
-		return true, err
+		return err
 	}
 	var ack struct {
 		Stream string              `json:"stream"`
@@ -426,22 +402,13 @@ func (c *Cache) publish(ctx context.Context, limit time.Time, b *bucket, key str
 	}
 	switch err := json.Unmarshal(m.Data, &ack); {
 	case err != nil:
-		return true, fmt.Errorf("acknowledgement: %w", err)
+		return fmt.Errorf("acknowledgement: %w", err)
 	case ack.Error != nil:
-		return true, ack.Error
+		return ack.Error
 	case ack.Stream != c.stream.Name:
-		return true, fmt.Errorf("acknowledgement of stream %q, not %q", ack.Stream, c.stream.Name)
+		return fmt.Errorf("acknowledgement of stream %q, not %q", ack.Stream, c.stream.Name)
 	}
-	return true, nil
-}
-
-// purge removes the messages of key, and leaves no marker.
-func (c *Cache) purge(ctx context.Context, limit time.Time, b *bucket, key string) error {
-	args := struct {
-		Subject string `json:"filter"`
-	}{c.subjectOf(key)}
-	var done struct{}
-	return b.ask(ctx, limit, apiStreamPurge+c.stream.Name, args, &done)
+	return nil
 }
 
 func (c *Cache) subjectOf(key string) string {

@@ -454,8 +454,20 @@ func TestFull(t *testing.T) {
 	}
 	want(t, b, "k", "v")
 	del(t, b, "absent, and longer than anything that would still fit in")
+	if err := l2cache.Touch(context.Background(), b, "k2", time.Minute); !errors.Is(err, l2cache.ErrFull) {
+		t.Errorf("Touch in a full bucket = %v, want %v", err, l2cache.ErrFull)
+	}
+	if added, err := l2cache.Add(context.Background(), b, "absent", nil, time.Minute); added || !errors.Is(err, l2cache.ErrFull) {
+		t.Errorf("Add in a full bucket = %v, %v, want %v", added, err, l2cache.ErrFull)
+	}
+	many := []string{"absent, and longer than anything that would still fit in", "k3", "filler0", "filler1"}
+	if err := l2cache.DeleteMany(context.Background(), b, many); err != nil {
+		t.Errorf("DeleteMany in a full bucket = %v, want nil", err)
+	}
 	for i := range n {
-		del(t, b, fmt.Sprint("filler", i))
+		if i > 1 {
+			del(t, b, fmt.Sprint("filler", i))
+		}
 		wantMiss(t, b, fmt.Sprint("filler", i))
 	}
 	want(t, b, "k2", "v")

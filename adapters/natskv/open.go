@@ -50,6 +50,7 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 		return nil, err
 	}
 	c.profile = l2cache.Profile{
+		Supports:    supports,
 		MaxTTL:      bucketTTL(b.config.MaxAge),
 		MaxValueLen: b.maxValue,
 		Durable:     b.config.Storage == jetstream.FileStorage && b.config.PersistMode == jetstream.DefaultPersistMode,

@@ -41,6 +41,7 @@ type requester struct {
 // A call is a request under way.
 type call struct {
 	request
+	index int // in a batch
 	token uint64
 	done  chan reply // has room for the one reply
 
@@ -55,8 +56,9 @@ type request struct {
 }
 
 type reply struct {
-	msg *nats.Msg
-	err error
+	index int // of the call in its batch
+	msg   *nats.Msg
+	err   error
 }
 
 var (
@@ -106,11 +108,76 @@ func (r *requester) do(ctx context.Context, limit time.Time, q request) (*nats.M
 	return nil, err
 }
 
+// A batch is requests that are sent without waiting for the replies of those before.
+type batch struct {
+	n       int
+	request func(i int) request // called once for each, in order
+	size    func(i int) int     // in bytes, of request or reply, whichever is large
+	reply   func(i int, m *nats.Msg, err error)
+}
+
+// What a batch has under way at a time. A server ends the connection of a client
+// that it has too much to write to (max_pending, 64 MB by default), and holds what
+// a stream has not stored yet in memory.
+const (
+	maxCalls = 256
+	maxBytes = 16 << 20
+)
+
+// doAll sends a batch, and hands on the reply or the error of each request, in the
+// goroutine of the caller. When ctx ends, when for timeout there was no reply, and
+// when the backend is closed, all that is left has that error at once; what was not
+// sent will not be.
+func (r *requester) doAll(ctx context.Context, timeout time.Duration, b batch) {
+	calls := make([]*call, b.n) // nil before and after they are under way
+	done := make(chan reply, maxCalls)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	sent, bytes := 0, 0
+	for answered := 0; answered < b.n; {
+		for sent < b.n && sent-answered < maxCalls {
+			size := b.size(sent)
+			if bytes+size > maxBytes && sent > answered {
+				break
+			}
+			bytes += size
+			calls[sent] = &call{request: b.request(sent), index: sent, done: done}
+			r.enqueue(calls[sent])
+			sent++
+		}
+		var err error
+		select {
+		case reply := <-done:
+			calls[reply.index] = nil
+			bytes -= b.size(reply.index)
+			answered++
+			timer.Reset(timeout)
+			b.reply(reply.index, reply.msg, reply.err)
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-timer.C:
+			err = errTimeout
+		case <-r.closing:
+			err = l2cache.ErrClosed
+		}
+		for i, c := range calls {
+			if c != nil {
+				r.abandon(c)
+			}
+			if c != nil || i >= sent {
+				b.reply(i, nil, err)
+			}
+		}
+		return
+	}
+}
+
 func (r *requester) enqueue(c *call) {
 	r.mu.Lock()
 	if r.lost {
 		r.mu.Unlock()
-		c.done <- reply{err: nats.ErrConnectionClosed}
+		c.done <- reply{index: c.index, err: nats.ErrConnectionClosed}
 		return
 	}
 	r.token++
@@ -159,6 +226,7 @@ func (r *requester) end(token uint64, reply reply) {
 	delete(r.pending, token)
 	r.mu.Unlock()
 	if c != nil {
+		reply.index = c.index
 		c.done <- reply
 	}
 }
@@ -172,7 +240,7 @@ func (r *requester) endAll(err error, lost bool) {
 	for token, c := range r.pending {
 		if c.sent || lost {
 			delete(r.pending, token)
-			c.done <- reply{err: err}
+			c.done <- reply{index: c.index, err: err}
 		}
 	}
 }
