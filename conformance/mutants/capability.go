@@ -156,14 +156,13 @@ var capabilityMutants = []Mutant{
 		}),
 	},
 	{
-		Name:  "a handle declares what it supports once it was pinged",
+		Name:  "Watch is declared when a profile is asked for the first time, and never again",
 		Rule:  "the profile is the same for all handles, and behind wrappers",
 		Kills: []string{"capability/forwarded"},
 		New: remote.patch(func(c *client) patch {
-			opened := time.Now()
 			return patch{profile: func() l2cache.Profile {
 				profile := c.profile
-				if _, asked := c.s.memo.LoadOrStore("asked", opened); asked {
+				if _, asked := c.s.memo.LoadOrStore("asked", true); asked {
 					profile.Supports &^= l2cache.CanWatch
 				}
 				return profile
@@ -172,7 +171,7 @@ var capabilityMutants = []Mutant{
 	},
 }
 
-// CapabilityOddballs returns stores that keep the contract of what is optional in
+// capabilityOddballs returns stores that keep the contract of what is optional in
 // a way that a suite may not expect.
 func capabilityOddballs() []Store {
 	return []Store{

@@ -179,6 +179,7 @@ func (c *client) Set(ctx context.Context, key string, value []byte, ttl time.Dur
 	return c.call(ctx, "set", key, func(rs rows, now time.Time) {
 		r.deadline = c.deadline(now, ttl)
 		c.put(rs, c.name(key), r, now)
+		c.changed(key)
 	})
 }
 
@@ -187,7 +188,10 @@ func (c *client) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	var refused error
-	err := c.call(ctx, "delete", key, func(rs rows, now time.Time) { refused = c.drop(rs, c.name(key), now) })
+	err := c.call(ctx, "delete", key, func(rs rows, now time.Time) {
+		refused = c.drop(rs, c.name(key), now)
+		c.changed(key)
+	})
 	if err == nil && refused != nil {
 		return c.failure(ctx, "delete", key, refused)
 	}
@@ -239,6 +243,15 @@ type patch struct {
 	ping    func(ctx context.Context) error
 	close   func() error
 	profile func() l2cache.Profile
+
+	getMany       func(ctx context.Context, keys []string) (map[string]l2cache.Entry, error)
+	setMany       func(ctx context.Context, items []l2cache.Item) error
+	deleteMany    func(ctx context.Context, keys []string) error
+	touch         func(ctx context.Context, key string, ttl time.Duration) error
+	add           func(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error)
+	deletePattern func(ctx context.Context, pattern string) error
+	scan          func(ctx context.Context, prefix string, yield func(l2cache.Info, error) bool)
+	watch         func(ctx context.Context, prefix string, yield func(l2cache.Event, error) bool)
 }
 
 func (p patch) Get(ctx context.Context, key string) ([]byte, error) {
@@ -310,11 +323,11 @@ type shape l2cache.Profile
 
 var (
 	// remote is a server that forgets when it restarts.
-	remote = shape{Clock: l2cache.ServerClock, MaxValueLen: 1 << 20}
+	remote = shape{Supports: everything, Clock: l2cache.ServerClock, MaxValueLen: 1 << 20}
 	// durable is a server that does not.
-	durable = shape{Clock: l2cache.ServerClock, Durable: true}
+	durable = shape{Supports: everything, Clock: l2cache.ServerClock, Durable: true}
 	// embedded is a file that one handle has open.
-	embedded = shape{Embedded: true, Durable: true, Exclusive: true}
+	embedded = shape{Supports: everything, Embedded: true, Durable: true, Exclusive: true}
 )
 
 // plain makes the reference.

@@ -18,6 +18,7 @@ type server struct {
 	lazy      bool          // it never gives back the space of what has expired
 	goesDown  func(rs rows) // what going down does to a namespace; nil: nothing more
 	memo      sync.Map      // for mutants whose handles share something
+	hubs      sync.Map      // *l2cache.Hub, by namespace
 
 	mu       sync.Mutex
 	spaces   map[string]rows // by namespace; guarded by mu
@@ -143,6 +144,7 @@ func (s *server) faults() *conformance.Faults {
 			s.down = false
 			s.ready = time.Now().Add(s.warmUp)
 			s.restarts++
+			s.reconnected()
 			for _, f := range s.replay {
 				go f()
 			}
