@@ -200,3 +200,36 @@ func BenchmarkSet(b *testing.B) {
 		}
 	}
 }
+
+// The baseline is one GetWithTTL after the other, on the same cache.
+func BenchmarkGetMany(b *testing.B) {
+	for _, size := range sizes {
+		c, _ := openBoth(b, bytes.Repeat([]byte("x"), size), false)
+		const n = 100
+		batches := make([][]string, 100)
+		for i := range batches {
+			for range n {
+				batches[i] = append(batches[i], benchKey(rand.IntN(benchEntries(size))))
+			}
+		}
+		name := fmt.Sprintf("/keys=%d/size=%d", n, size)
+		b.Run("impl=l2cache"+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if _, err := l2cache.GetMany(context.Background(), c, batches[i%len(batches)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("impl=raw"+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				for _, key := range batches[i%len(batches)] {
+					if _, err := c.GetWithTTL(context.Background(), key); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

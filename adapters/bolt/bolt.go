@@ -17,6 +17,11 @@
 //   - Touch: a look at the row, and a Put of it with another deadline, in one commit.
 //     Chunks are neither read nor written.
 //   - Add: a look at the row, and a Put if there is none, in one commit.
+//   - DeletePattern: read transactions of up to 20,000 entries of those that begin
+//     with the pattern's literal beginning, and for what matches commits of up to
+//     about 1,024 rows, shared likewise.
+//   - Scan: read transactions of up to 1,000 entries, from the prefix on, in the order
+//     of the keys. Chunks are not read.
 //   - Ping: an empty read transaction.
 //
 // Commits are grouped without a timer. A write that finds no commit under way is
@@ -234,7 +239,7 @@ func (c *Cache) Name() string { return "bolt" }
 func (c *Cache) Profile() l2cache.Profile {
 	return l2cache.Profile{
 		Supports: l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch |
-			l2cache.CanAdd,
+			l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan,
 		MaxValueLen: maxValueLen,
 		Durable:     true,
 		Embedded:    true,
@@ -259,7 +264,8 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 		if b == nil {
 			return l2cache.ErrNotFound
 		}
-		e, err = read(b.Cursor(), key, time.Now())
+		var buf [128]byte
+		e, err = read(b.Cursor(), appendRowKey(buf[:0], key), time.Now())
 		return err
 	})
 	switch {
@@ -271,10 +277,8 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	return e, nil
 }
 
-// read returns the entry of key as it is at now.
-func read(c *bbolt.Cursor, key string, now time.Time) (l2cache.Entry, error) {
-	var buf [128]byte
-	k := appendRowKey(buf[:0], key)
+// read returns the entry under k as it is at now.
+func read(c *bbolt.Cursor, k rowKey, now time.Time) (l2cache.Entry, error) {
 	f, err := find(c, k, now)
 	if err != nil {
 		return l2cache.Entry{}, err

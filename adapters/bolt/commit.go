@@ -77,7 +77,7 @@ func (c *Cache) commitLocked(ws []*write) {
 		changed := false
 		for _, w := range ws {
 			w.changed = false
-			if w.err = c.refused(w); w.err != nil {
+			if w.err = c.refused(w.ctx); w.err != nil {
 				continue
 			}
 			var err error
@@ -109,12 +109,12 @@ func (c *Cache) commitLocked(ws []*write) {
 	}
 }
 
-// refused is why w must not be applied any more.
-func (c *Cache) refused(w *write) error {
+// refused is why nothing must be begun any more for a caller with this ctx.
+func (c *Cache) refused(ctx context.Context) error {
 	if c.closed.Load() {
 		return l2cache.ErrClosed
 	}
-	return w.ctx.Err()
+	return ctx.Err()
 }
 
 // undone reports whether a transaction that failed with err has left no trace:

@@ -13,8 +13,8 @@ func (c *Cache) DB() *bbolt.DB { return c.db }
 // Sweep sweeps now. Between looking for what has ended and deleting it, a page at
 // a time, it calls between.
 func (c *Cache) Sweep(ctx context.Context, between func()) error {
-	for from := []byte{rowPrefix}; from != nil; {
-		p, err := c.scan(from, time.Now().UnixMicro())
+	for from := (rowKey{rowPrefix}); from != nil; {
+		p, err := c.ended(from, time.Now().UnixMicro())
 		if err != nil {
 			return err
 		}

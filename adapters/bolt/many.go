@@ -16,7 +16,7 @@ var (
 )
 
 // A read transaction of GetMany ends after this many keys or bytes of values, for
-// the reason that pageEntries gives.
+// the reason that walkEntries has.
 const (
 	getManyKeys  = 1000
 	getManyBytes = 4 << 20
@@ -46,11 +46,8 @@ func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.
 // readPage reads the first of keys in one read transaction, puts what there is into
 // entries, and returns how many it has dealt with. An error is that of the next.
 func (c *Cache) readPage(ctx context.Context, keys []string, entries map[string]l2cache.Entry) (n int, err error) {
-	if err := ctx.Err(); err != nil {
+	if err := c.refused(ctx); err != nil {
 		return 0, err
-	}
-	if c.closed.Load() {
-		return 0, l2cache.ErrClosed
 	}
 	err = c.view(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(c.bucket)
@@ -59,8 +56,10 @@ func (c *Cache) readPage(ctx context.Context, keys []string, entries map[string]
 			return nil
 		}
 		cursor, now, size := b.Cursor(), time.Now(), 0
+		var k rowKey
 		for n < len(keys) && n < getManyKeys && size < getManyBytes {
-			e, err := read(cursor, keys[n], now)
+			k = appendRowKey(k[:0], keys[n])
+			e, err := read(cursor, k, now)
 			switch {
 			case err == nil:
 				entries[keys[n]] = e

@@ -230,6 +230,14 @@ func ends(h envelope.Header) int64 {
 	return h.Deadline
 }
 
+// valueLen returns the length of the value of an entry whose row has been decoded.
+func valueLen(kind byte, body []byte) int {
+	if kind == inRow {
+		return len(body)
+	}
+	return int(binary.BigEndian.Uint32(body))
+}
+
 // readValue returns a copy of the value of an entry whose row has been decoded. It
 // moves the cursor.
 func readValue(c *bbolt.Cursor, key rowKey, kind byte, body []byte) ([]byte, error) {
@@ -238,7 +246,7 @@ func readValue(c *bbolt.Cursor, key rowKey, kind byte, body []byte) ([]byte, err
 		copy(value, body)
 		return value, nil
 	}
-	length := int(binary.BigEndian.Uint32(body))
+	length := valueLen(kind, body)
 	crc := binary.BigEndian.Uint32(body[4:])
 	if length > maxValueLen {
 		return nil, fmt.Errorf("%w: a value of %d bytes", l2cache.ErrCorrupt, length)

@@ -10,11 +10,6 @@ import (
 )
 
 const (
-	// A read transaction of a sweep ends after this many entries or bytes: while
-	// it is open, bbolt cannot remap the file, and a write that needs that makes
-	// all new readers wait too.
-	sweepEntries = 20_000
-	sweepBytes   = 16 << 20
 	// A sweep deletes about this many rows at a time, in a commit that it shares
 	// with the writes of others.
 	sweepRows = 256
@@ -68,11 +63,11 @@ func (c *Cache) sweep(ctx context.Context) error {
 	// Sets lower this again from here on. Those that did before were committed
 	// before, so that the walk sees them.
 	c.earliest.Store(never)
-	for from := []byte{rowPrefix}; from != nil; {
+	for from := (rowKey{rowPrefix}); from != nil; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p, err := c.scan(from, time.Now().UnixMicro())
+		p, err := c.ended(from, time.Now().UnixMicro())
 		if err != nil {
 			return err
 		}
@@ -90,38 +85,23 @@ type page struct {
 	ended    []rowKey
 	rows     int    // of those
 	earliest int64  // deadline of the others
-	next     []byte // where the next page begins; nil if this is the last
+	next     rowKey // where the next page begins; nil if this is the last
 }
 
-// scan reads a page of rows. It does not verify them: reap does.
-func (c *Cache) scan(from []byte, now int64) (p page, err error) {
+// ended reads a page of rows. It does not verify them: reap does.
+func (c *Cache) ended(from rowKey, now int64) (p page, err error) {
 	p.earliest = never
-	err = c.view(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(c.bucket)
-		if b == nil {
-			return nil
-		}
-		entries, size := 0, 0
-		cursor := b.Cursor()
-		for k, row := cursor.Seek(from); len(k) > 0 && k[0] == rowPrefix; k, row = cursor.Next() {
-			if entries == sweepEntries || size >= sweepBytes || p.rows >= sweepRows {
-				p.next = bytes.Clone(k)
-				return nil
-			}
-			entries++
-			size += len(row)
-			deadline, n, ok := peek(row)
-			if !ok {
-				continue
-			}
-			if deadline > now {
-				p.earliest = min(p.earliest, deadline)
-				continue
-			}
+	p.next, err = c.walk(rowKey{rowPrefix}, from, func(k rowKey, row []byte) bool {
+		deadline, rows, ok := peek(row)
+		switch {
+		case !ok:
+		case deadline > now:
+			p.earliest = min(p.earliest, deadline)
+		default:
 			p.ended = append(p.ended, bytes.Clone(k))
-			p.rows += n
+			p.rows += rows
 		}
-		return nil
+		return p.rows >= sweepRows
 	})
 	return p, err
 }
