@@ -23,11 +23,11 @@ var patternCases = []Case{
 		run: func(p *probe) {
 			keys := []string{
 				"user:1", "user:2", "user:12", "User:1", "a user:1", "user:1 b", "user", "user:", "users", "user/1", "item:1", "item:22", "item:333",
-				"a*b", "a?b", "axb", `a\b`, "a[x]b", "a^b", "ab", "axxb", "[a-z]", "b", "a.b", "a>b", "{x}", "x", "user:\x00", "user:\xff", "user:\r\n", "日本",
+				"a*b", "a?b", "axb", "a/b", "user:1/2", `a\b`, "a[x]b", "a^b", "ab", "axxb", "[a-z]", "b", "a.b", "a>b", "{x}", "x", "user:\x00", "user:\xff", "user:\r\n", "日本",
 			}
 			for _, pattern := range []string{
 				"user:1", "user:?", "user:*", "*:1", "item:??", "it*:*3", "*e*r*:*1*", `a\*b`, `a\?b`, `a\\b`, "a?b", "a*b", "[a-z]", "a[x]b", "a^b", "{x}", "a.b", "a>b",
-				"a.*", "a>*", "no such key", "no such key*", "?", "日?????", "user:\x00", "user:\xff", "*\n", "User*", "",
+				"a.*", "a>*", "no such key", "no such key*", "?", "日?????", "日???", "??????", "user:\x00", "user:\xff", "*\n", "User*", "",
 			} {
 				p.deletesPattern(keys, pattern)
 			}
@@ -226,6 +226,7 @@ var scanCases = []Case{
 			for i := range 30 {
 				sets[fmt.Sprint("k", i)] = h.set(fmt.Sprint("k", i), "v", batchTTL(i))
 			}
+			p.ageTTLs()
 			s := span{call: time.Now()}
 			infos := h.scan("")
 			s.done = time.Now()
@@ -342,6 +343,16 @@ var scanCases = []Case{
 				}
 			}
 			p.fewGoroutines(before, 10)
+			seen := map[string]bool{}
+			for info, err := range seq {
+				if err != nil {
+					p.failf("Scan = %v | want no error", err)
+				}
+				seen[info.Key] = true
+			}
+			if len(seen) != 300 && !p.e.profile.Evicts {
+				p.failf("the same Scan, after 20 loops that were left, yields %d keys | want all 300", len(seen))
+			}
 			h.set("k", "v", time.Hour)
 			h.wantHit("k", "v")
 		},
@@ -506,14 +517,14 @@ var watchCases = []Case{
 			})
 			supports := p.e.profile.Supports
 			if supports.Has(l2cache.CanTouch) {
-				h.set("c", "v", time.Hour)
+				w.sees(h, "c", func() { h.set("c", "v", time.Hour) })
 				w.sees(h, "c", func() { h.touch("c", time.Minute) })
 			}
 			if supports.Has(l2cache.CanAdd) {
 				w.sees(h, "d", func() { h.add("d", "v", time.Hour, true) })
 			}
 			if supports.Has(l2cache.CanDeletePattern) {
-				h.set("e1", "v", time.Hour)
+				w.sees(h, "e1", func() { h.set("e1", "v", time.Hour) })
 				w.sees(h, "e1", func() { h.deletePattern("e*") })
 			}
 		},
