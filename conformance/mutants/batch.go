@@ -87,6 +87,13 @@ var batchMutants = []Mutant{
 			return got, err
 		},
 		"batch/get"),
+	patched("GetMany gives the TTLs as they were set", "each entry has the TTL that it has left",
+		func(c *client) patch {
+			other := c.twin()
+			other.left = func(r row, _ time.Time) time.Duration { return r.ttl }
+			return patch{getMany: other.GetMany}
+		},
+		"batch/get"),
 	sentMany("SetMany gives all items the TTL of the first", "each item has its own TTL",
 		func(items []l2cache.Item) []l2cache.Item {
 			for i := range items {
@@ -166,7 +173,7 @@ var batchMutants = []Mutant{
 				return failed
 			}}
 		},
-		"batch/delete", "batch/expired"),
+		"batch/delete"),
 	patched("DeleteMany removes all from the least key to the greatest", "only the keys of the batch are removed",
 		func(c *client) patch {
 			return patch{deleteMany: func(ctx context.Context, keys []string) error {
@@ -210,7 +217,7 @@ var batchMutants = []Mutant{
 				return c.DeleteMany(ctx, keys[:min(1000, len(keys))])
 			}}
 		},
-		"batch/many", "delete-pattern/many"),
+		"batch/many"),
 	gotMany("GetMany leaves out what does not fit into one message of 8 MiB", "values may be many megabytes in all",
 		func(keys []string, got map[string]l2cache.Entry, err error) (map[string]l2cache.Entry, error) {
 			room := 8 << 20

@@ -143,7 +143,7 @@ var capabilityMutants = []Mutant{
 	{
 		Name:  "the first handle on a server declares what it supports, the others nothing",
 		Rule:  "the profile is the same for all handles, and behind wrappers",
-		Kills: []string{"capability/forwarded", "basic/profile"},
+		Kills: []string{"capability/forwarded"},
 		New: remote.patch(func(c *client) patch {
 			first, _ := c.s.memo.LoadOrStore("first", c)
 			return patch{profile: func() l2cache.Profile {
@@ -185,19 +185,14 @@ func capabilityOddballs() []Store {
 			})),
 		},
 		{
-			Name: "every key comes twice in a Scan, in no order",
+			Name: "every key comes twice in a Scan",
 			Why:  "a key comes at least once",
 			New: remote.oddPatch(trip, func(c *client) patch {
 				return patch{scan: func(ctx context.Context, prefix string, yield func(l2cache.Info, error) bool) {
-					var last *l2cache.Info
 					for info, err := range c.Scan(ctx, prefix) {
-						if err == nil && last != nil && !yield(*last, nil) {
+						if err == nil && !yield(info, nil) || !yield(info, err) {
 							return
 						}
-						if !yield(info, err) {
-							return
-						}
-						last = &info
 					}
 				}}
 			}),

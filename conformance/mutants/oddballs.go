@@ -85,7 +85,7 @@ func (sh shape) but(change func(*shape)) shape {
 // expect.
 func Oddballs() []Store {
 	nothing := func(*client) {}
-	return []Store{
+	return append([]Store{
 		{
 			Name: "TTLs are rounded up to whole seconds",
 			Why:  "the profile declares a resolution of 1 s",
@@ -439,7 +439,7 @@ func Oddballs() []Store {
 				}
 			}),
 		},
-	}
+	}, capabilityOddballs()...)
 }
 
 // take waits for a turn.

@@ -72,7 +72,7 @@ var patternMutants = []Mutant{
 		func(pattern, key string) bool {
 			return l2cache.MatchPattern(pattern, key) || l2cache.MatchPattern(strings.ReplaceAll(pattern, ".", "?"), key)
 		},
-		"delete-pattern/matches", "delete-pattern/prefix"),
+		"delete-pattern/matches"),
 	matched("a backslash in patterns is literal", "a backslash takes the meaning from the byte after it",
 		func(pattern, key string) bool {
 			return l2cache.MatchPattern(strings.ReplaceAll(pattern, `\`, `\\`), key)
@@ -98,7 +98,7 @@ var patternMutants = []Mutant{
 			_, tail, behind := strings.Cut(key, ":")
 			return ok && behind && rest != "" && l2cache.MatchPattern(rest, tail) && key[0] == pattern[0]
 		},
-		"delete-pattern/prefix", "delete-pattern/matches"),
+		"delete-pattern/prefix"),
 	deleted("DeletePattern deletes the first page", "every match is deleted",
 		func(ctx context.Context, c *client, pattern string) error {
 			n := 0
