@@ -34,7 +34,7 @@ var basicCases = []Case{
 		run: func(p *probe) {
 			h := p.open()
 			h.set("other", "value", time.Hour)
-			h.wantMiss("k")
+			h.wantMiss("never set")
 		},
 	},
 	{

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -135,11 +136,39 @@ func Cases() []Case {
 			c.Level = Must
 		}
 		c.Needs = c.needs.String()
-		if c.ID != "basic/roundtrip" && c.ID != "basic/profile" && !slices.Contains(c.After, "basic/roundtrip") {
-			c.After = append([]string{"basic/roundtrip"}, c.After...)
-		}
+		c.After = append(foundation(c.ID), c.After...)
 	}
 	return cases
+}
+
+// foundation lists the cases that must pass before others can say anything: without
+// them each of those would fail for their reason.
+func foundation(id string) []string {
+	cases := []string{"basic/roundtrip", "isolation/namespace", "basic/miss"}
+	if id == "basic/profile" {
+		return nil
+	}
+	if i := slices.Index(cases, id); i >= 0 {
+		return cases[:i]
+	}
+	return cases
+}
+
+// check returns an error if the options speak of a case that there is not.
+func (o *Options) check() error {
+	cases := Cases()
+	for _, want := range o.Only {
+		one := Options{Only: []string{want}}
+		if !slices.ContainsFunc(cases, func(c Case) bool { return one.chosen(c.ID) }) {
+			return fmt.Errorf("conformance: Options.Only: there is no case %q", want)
+		}
+	}
+	for id := range o.KnownFailures {
+		if !slices.ContainsFunc(cases, func(c Case) bool { return c.ID == id }) {
+			return fmt.Errorf("conformance: Options.KnownFailures: there is no case %q", id)
+		}
+	}
+	return nil
 }
 
 // chosen reports whether the options ask for the case.

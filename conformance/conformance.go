@@ -84,8 +84,9 @@ type Options struct {
 	// part of the path. What they build on is then not run for their sake.
 	Only []string
 
-	// KnownFailures says of cases, by ID, why they are known to fail. They run,
-	// and it is a failure if they pass.
+	// KnownFailures says of cases, by ID, why they are known to fail. They run, and
+	// it is a failure if they pass; with one of them the verdict is no better than
+	// partial.
 	KnownFailures map[string]string
 
 	// Report, if it is not nil, is called once with the results of Run.

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/pprof"
@@ -23,6 +24,8 @@ type engine struct {
 	o       Options
 	backend string // its Name
 	profile l2cache.Profile
+
+	base context.Context // of Check; ends the cases with it
 
 	id   string // begins the namespaces of this run
 	next atomic.Int64
@@ -45,14 +48,21 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 		open:    open,
 		o:       o.withDefaults(),
 		id:      "c" + strings.ToLower(rand.Text()[:10]),
+		base:    context.Background(),
 		results: map[string]*pending{},
 	}
 	e.slots = make(chan struct{}, e.o.Parallel)
+	if err := e.o.check(); err != nil {
+		return nil, err
+	}
 	var b l2cache.L2CacheBackend
 	var err error
 	pprof.Do(ctx, e.labels(), func(ctx context.Context) { b, err = open(ctx, e.namespace()) })
 	if err != nil {
 		return nil, fmt.Errorf("conformance: cannot open the backend: %w", err)
+	}
+	if b == nil {
+		return nil, errors.New("conformance: the OpenFunc returned neither a backend nor an error")
 	}
 	e.backend, e.profile = b.Name(), l2cache.ProfileOf(b)
 	if err := b.Close(); err != nil {
@@ -79,6 +89,7 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 			cases = append(cases, c)
 		}
 	}
+	e.base = ctx
 	e.start(cases)
 	results := make([]Result, len(cases))
 	for i, c := range cases {
@@ -178,7 +189,7 @@ func (e *engine) before(c Case) Result {
 			continue // not part of this run
 		}
 		<-after.done
-		if s := after.result.Status; s == Fail || s == Blocked {
+		if s := after.result.Status; s == Fail || s == KnownFailure || s == Blocked {
 			r.Status, r.Evidence = Blocked, "by "+id
 			return r
 		}
@@ -201,7 +212,7 @@ func (e *engine) attempts(c Case) Result {
 	r.Elapsed = time.Since(start)
 	if reason, known := e.o.KnownFailures[c.ID]; known {
 		if r.Status == Fail {
-			r.Status, r.Evidence = Pass, "known failure: "+reason+" | "+r.Evidence
+			r.Status, r.Evidence = KnownFailure, reason+" | "+r.Evidence
 		} else if r.Status == Pass {
 			r.Status, r.Evidence = Fail, "passes, though it is listed as a known failure: "+reason
 		}
@@ -212,17 +223,13 @@ func (e *engine) attempts(c Case) Result {
 // runGuarded runs the case once in a goroutine of its own, catches panics, and
 // gives up with all stacks when it hangs.
 func (p *probe) runGuarded() (Status, string) {
+	p.ctx, p.cancel = context.WithCancel(p.e.base)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer p.closeAll()
-		defer func() {
-			if p.mend != nil {
-				p.mend()
-			}
-		}()
+		defer p.undo()
 		defer p.catch()
-		p.ctx, p.cancel = context.WithCancel(context.Background())
 		defer p.cancel()
 		pprof.Do(p.ctx, p.e.labels(), func(context.Context) { p.c.run(p) })
 	}()
@@ -234,6 +241,8 @@ func (p *probe) runGuarded() (Status, string) {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		p.record(Fail, fmt.Sprintf("it hangs | not done after %v\n%s", p.e.o.CaseTimeout, stacks))
+		p.cancel()
+		p.undo() // or the cases to come meet a server that is down
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

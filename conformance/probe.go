@@ -31,7 +31,7 @@ type probe struct {
 	evidence string   // guarded by mu
 	log      []string // the latest operations; guarded by mu
 	handles  []*handle
-	mend     func() // undoes a fault that the case has caused; nil if there is none
+	mend     func() // undoes a fault that the case has caused; nil if there is none; guarded by mu
 }
 
 // maxLog is how many operations the evidence of a failure shows.
@@ -155,15 +155,32 @@ func (p *probe) wrap(b l2cache.L2CacheBackend) *handle {
 
 // restore has a hook called at the end of the case, however it ends.
 func (p *probe) restore(name string, hook func(context.Context) error) {
-	p.mend = func() {
+	p.setMend(func() {
 		if err := hook(context.Background()); err != nil {
 			p.record(Fail, fmt.Sprintf("Faults.%s = %v | want nil", name, err))
 		}
-	}
+	})
 }
 
 // restored says that the case itself has undone its fault.
-func (p *probe) restored() { p.mend = nil }
+func (p *probe) restored() { p.setMend(nil) }
+
+func (p *probe) setMend(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mend = f
+}
+
+// undo undoes the fault that the case has caused and left, once.
+func (p *probe) undo() {
+	p.mu.Lock()
+	mend := p.mend
+	p.mend = nil
+	p.mu.Unlock()
+	if mend != nil {
+		mend()
+	}
+}
 
 // closeAll closes what a case left open.
 func (p *probe) closeAll() {

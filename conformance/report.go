@@ -18,6 +18,7 @@ const (
 	Pass          Status = "pass"
 	Fail          Status = "fail"
 	Blocked       Status = "blocked"        // a case that it builds on did not pass
+	KnownFailure  Status = "known failure"  // it fails, and Options.KnownFailures says why
 	Inconclusive  Status = "inconclusive"   // three attempts gave no evidence
 	Unsupported   Status = "unsupported"    // the backend lacks the capability
 	NotVerified   Status = "not verified"   // a hook in Options is missing
@@ -40,7 +41,7 @@ type Verdict string
 
 const (
 	Conformant    Verdict = "conformant"     // every MUST case that applies has passed
-	Partial       Verdict = "partial"        // none has failed, some gave no result
+	Partial       Verdict = "partial"        // none has failed, some gave no result or were not run
 	NotConformant Verdict = "not conformant" // one has failed
 )
 
@@ -52,6 +53,7 @@ type Report struct {
 	Profile     l2cache.Profile `json:"profile"`
 	Verdict     Verdict         `json:"verdict"`
 	Totals      map[Status]int  `json:"totals"`
+	NotRun      int             `json:"notRun"`      // cases that Options.Only or -run left out
 	NotVerified []string        `json:"notVerified"` // IDs
 	Cases       []Result        `json:"cases"`
 }
@@ -65,17 +67,25 @@ func (r *Report) Result(id string) (Result, bool) {
 	return r.Cases[i], true
 }
 
-// WriteText writes a line that sums the report up, and one for each case that
-// neither passed nor is not applicable.
-func (r *Report) WriteText(w io.Writer) error {
+// Summary is one line: backend, verdict, and how many cases had which result.
+func (r *Report) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, suite %s:", r.Backend, r.Verdict, r.Suite)
-	for _, s := range []Status{Pass, Fail, Blocked, Inconclusive, NotVerified, Unsupported, NotApplicable} {
+	for _, s := range []Status{Pass, Fail, KnownFailure, Blocked, Inconclusive, NotVerified, Unsupported, NotApplicable} {
 		if n := r.Totals[s]; n > 0 {
 			fmt.Fprintf(&b, " %d %s,", n, s)
 		}
 	}
-	text := strings.TrimSuffix(b.String(), ",") + "\n"
+	if r.NotRun > 0 {
+		fmt.Fprintf(&b, " %d not run,", r.NotRun)
+	}
+	return strings.TrimSuffix(b.String(), ",")
+}
+
+// WriteText writes Summary, and a line for each case that is neither passed nor
+// ruled out by the profile.
+func (r *Report) WriteText(w io.Writer) error {
+	text := r.Summary() + "\n"
 	for _, c := range r.Cases {
 		if c.Status != Pass && c.Status != NotApplicable && c.Status != Unsupported {
 			text += fmt.Sprintf("  %s %s: %s\n", strings.ToUpper(string(c.Status)), c.ID, c.Evidence)
@@ -96,6 +106,9 @@ func newReport(backend string, profile l2cache.Profile, results []Result) *Repor
 		NotVerified: []string{},
 		Cases:       results,
 	}
+	if r.NotRun = len(Cases()) - len(results); r.NotRun > 0 {
+		r.Verdict = Partial
+	}
 	for _, c := range results {
 		r.Totals[c.Status]++
 		if c.Status == NotVerified {
@@ -107,7 +120,7 @@ func newReport(backend string, profile l2cache.Profile, results []Result) *Repor
 		switch c.Status {
 		case Fail:
 			r.Verdict = NotConformant
-		case Blocked, Inconclusive, NotVerified:
+		case KnownFailure, Blocked, Inconclusive, NotVerified:
 			if r.Verdict == Conformant {
 				r.Verdict = Partial
 			}
