@@ -47,6 +47,15 @@ var operations = map[string]func(context.Context, l2cache.L2CacheBackend) error{
 		_, err := l2cache.Add(ctx, b, "k", []byte("v"), time.Hour)
 		return err
 	},
+	"DeletePattern": func(ctx context.Context, b l2cache.L2CacheBackend) error { return l2cache.DeletePattern(ctx, b, "k*") },
+	"Scan": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		for _, err := range l2cache.Scan(ctx, b, "k") {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 }
 
 // within calls f, which is to return by d plus slack, not counting how late a timer

@@ -22,11 +22,20 @@
 //	Add              publish, header Nats-Expected-Last-Subject-Sequence: 0; if there is a
 //	                 message, what Get sends; if that is a marker or expired, publish with its
 //	                 sequence
+//	Scan             $JS.API.STREAM.INFO.KV_<bucket> with subjects_filter, then what GetMany
+//	                 sends: values are read, a thousand keys at a time, and dropped
+//	DeletePattern    $JS.API.STREAM.INFO.KV_<bucket> with subjects_filter, then what
+//	                 DeleteMany sends for the keys that match
 //
 // Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
-// full; Add is one where there is no message, Touch is two. The first operation, and the first after a reconnect, also asks for the stream's settings, as
-// Ping does, and creates the bucket if it is missing. A bucket whose settings break
-// the contract is refused, with an error that names the setting.
+// full; Add is one where there is no message, Touch is two. The first operation, and
+// the first after a reconnect, also asks for the stream's settings, as Ping does, and
+// creates the bucket if it is missing. A bucket whose settings break the contract is
+// refused, with an error that names the setting.
+//
+// Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
+// of the prefix, or of what the pattern begins with, and sort out the rest themselves;
+// without one, for all subjects. They hold the names of 100,000 at most.
 //
 // Reads see all writes that were acknowledged before, through whatever server and
 // handle. A bucket must not be mirrored with MirrorDirect on: its mirrors would answer
@@ -54,6 +63,9 @@
 // takes each value to be as large as one may be, as the size shows only in the reply.
 //
 // # Failures
+//
+// A batch, and each page of a Scan, has op_timeout for each reply after the one before.
+// Keys without a reply have an error, they are no misses.
 //
 // Nothing is sent twice. A call that is under way when the connection breaks is
 // ErrUnavailable at once, and so is every call until the client has reconnected,
@@ -100,7 +112,8 @@ const (
 	name       = "nats" // in errors, and what Name returns
 	resolution = time.Millisecond
 
-	supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch | l2cache.CanAdd
+	supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch | l2cache.CanAdd |
+		l2cache.CanDeletePattern | l2cache.CanScan
 )
 
 // Cache is a bucket.
@@ -130,6 +143,8 @@ var (
 	_ l2cache.MultiDeleter   = (*Cache)(nil)
 	_ l2cache.Toucher        = (*Cache)(nil)
 	_ l2cache.Adder          = (*Cache)(nil)
+	_ l2cache.PatternDeleter = (*Cache)(nil)
+	_ l2cache.Scanner        = (*Cache)(nil)
 )
 
 // Options are what New can be told. The zero value of each field is the default.

@@ -77,7 +77,7 @@ func TestOpenOfADeadAddress(t *testing.T) {
 	})
 
 	for _, addr := range []string{refused, silent} {
-		promptly(t, "lazy Open, one operation each and Close", 5*50*time.Millisecond, 100*time.Millisecond, func() {
+		promptly(t, "lazy Open, one operation each and Close", time.Duration(len(operations))*50*time.Millisecond, 100*time.Millisecond, func() {
 			b, err := l2cache.Open(context.Background(), "nats://"+addr+"/b?lazy=true&op_timeout=50ms")
 			if err != nil {
 				t.Fatal(err)
