@@ -12,6 +12,10 @@
 //	DeleteMany  UNLINK k…
 //	Touch       PEXPIRE k ms; to NoExpiry MULTI, EXISTS k, PERSIST k, EXEC
 //	Add         SET k v PX ms NX
+//	Scan        SCAN MATCH prefix* COUNT 1000, INFO server; for each page
+//	            MULTI, STRLEN k, PTTL k for each, EXEC
+//	DeletePattern
+//	            the same SCAN; UNLINK k… for each page
 //
 // # Time
 //
@@ -42,6 +46,14 @@
 // has op_timeout to itself, and is atomic in GetMany and DeleteMany. After one that got
 // no answer the rest is not sent, and fails with the same error. A value is read into a
 // slice of its own, which is the caller's; nothing else is copied.
+//
+// # Scans
+//
+// Scan and DeletePattern look at all keys of the database, in pages. Each page has
+// op_timeout to itself. They begin again if the server is restarted meanwhile, which
+// makes Scan yield keys that it has yielded before. Size and TTL are of one instant.
+// Keys that are none of an entry, for they are empty, too long or of another type, are
+// not yielded; DeletePattern does not look at the type.
 //
 // # Waiting
 //
@@ -102,6 +114,9 @@
 //	GetMany     mget
 //	DeleteMany  unlink
 //	Touch       pexpire, exists, persist
+//	Scan        scan, info, strlen
+//	DeletePattern
+//	            scan, info, unlink
 package redis
 
 import (
@@ -218,7 +233,7 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.Clock = l2cache.ServerClock
 	c.profile.MaxValueLen = maxValueLen
 	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
-		l2cache.CanTouch | l2cache.CanAdd
+		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan
 	c.gets = c.group(c.runGets)
 	c.pairs = c.group(c.runPairs)
 	c.meanSize.Store(firstMean)

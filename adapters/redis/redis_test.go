@@ -111,6 +111,15 @@ func operations(key string) map[string]func(context.Context, l2cache.L2CacheBack
 			_, err := l2cache.Add(ctx, b, key, []byte("v"), time.Minute)
 			return err
 		},
+		"DeletePattern": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			return l2cache.DeletePattern(ctx, b, key+"*")
+		},
+		"Scan": func(ctx context.Context, b l2cache.L2CacheBackend) (last error) {
+			for _, err := range l2cache.Scan(ctx, b, key) {
+				last = err
+			}
+			return last
+		},
 	}
 }
 
