@@ -122,3 +122,55 @@ func BenchmarkSet(b *testing.B) {
 		return c.backend.Set(c.ctx, key, value, time.Minute)
 	})
 }
+
+// BenchmarkGetMany compares one GetMany of 100 keys with 100 calls of GetWithTTL,
+// on the same backend.
+func BenchmarkGetMany(b *testing.B) {
+	const n = 100
+	addr := shared(b).Addr
+	fromURL := open(b, "memcached://"+addr)
+	callers, err := memcached.New(newClient(b, addr), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { callers.Close() })
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("bench:%d", i)
+		mustSet(b, fromURL, keys[i], string(make([]byte, 100)), time.Hour)
+	}
+	single := func(cache l2cache.L2CacheBackend) error {
+		for _, key := range keys {
+			if _, err := cache.GetWithTTL(context.Background(), key); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	many := func(cache l2cache.L2CacheBackend) error {
+		entries, err := l2cache.GetMany(context.Background(), cache, keys)
+		if err == nil && len(entries) != n {
+			err = fmt.Errorf("%d entries", len(entries))
+		}
+		return err
+	}
+	for _, c := range []struct {
+		impl  string
+		cache l2cache.L2CacheBackend
+		read  func(l2cache.L2CacheBackend) error
+	}{
+		{"raw", fromURL, single},
+		{"l2cache", fromURL, many},
+		{"raw-l2cache-new", callers, single},
+		{"l2cache-new", callers, many},
+	} {
+		b.Run(fmt.Sprintf("impl=%s/keys=%d", c.impl, n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.read(c.cache); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

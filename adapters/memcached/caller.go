@@ -19,6 +19,7 @@ type callers struct {
 	client    *memcache.Client
 	life      context.Context
 	opTimeout time.Duration
+	sizes     sizes
 
 	mu     sync.Mutex
 	closed bool           // guarded by mu
@@ -37,6 +38,31 @@ func (c *callers) get(ctx context.Context, itemKey string) (*memcache.Item, erro
 		return nil, err
 	}
 	return item, nil
+}
+
+// getMany goes on after a failure, which may be that of one server of several. It
+// cannot tell which, so that all reads fail which the answers say nothing of.
+func (c *callers) getMany(ctx context.Context, reads []*read) {
+	for len(reads) > 0 {
+		chunk := reads[:min(c.sizes.fit(manyBytes, manyKeys), len(reads))]
+		keys := keysOf(chunk)
+		var items map[string]*memcache.Item // not read if the wait ended early
+		var failed error                    // nor this
+		err := c.wait(ctx, func() error {
+			failed = c.idempotent(func() (err error) {
+				items, err = c.client.GetMulti(keys)
+				return err
+			})
+			return nil
+		})
+		if err != nil {
+			answer(reads, nil, err)
+			return
+		}
+		answer(chunk, items, failed)
+		c.sizes.measure(chunk)
+		reads = reads[len(chunk):]
+	}
 }
 
 func (c *callers) write(ctx context.Context, _ string, f func(*memcache.Client) error) error {

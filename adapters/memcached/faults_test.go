@@ -44,6 +44,17 @@ var operations = []struct {
 	}},
 	{"delete", func(ctx context.Context, c l2cache.L2CacheBackend) error { return c.Delete(ctx, "key") }},
 	{"ping", func(ctx context.Context, c l2cache.L2CacheBackend) error { return c.Ping(ctx) }},
+	{"getMany", func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		_, err := l2cache.GetMany(ctx, c, []string{"key", "other key"})
+		return err
+	}},
+	{"touch", func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		return l2cache.Touch(ctx, c, "key", time.Minute)
+	}},
+	{"add", func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		_, err := l2cache.Add(ctx, c, "key", []byte("v"), time.Minute)
+		return err
+	}},
 }
 
 var largeValue = make([]byte, 1_000_000)

@@ -100,6 +100,20 @@ func decode(item *memcache.Item, key string) (envelope.Header, []byte, error) {
 	return envelope.Decode(data)
 }
 
+// entry returns the entry in item, which is stored under key, or ErrNotFound if it
+// has ended by now. The value is a part of item's.
+func entry(item *memcache.Item, key string, now time.Time) (l2cache.Entry, error) {
+	header, value, err := decode(item, key)
+	if err != nil {
+		return l2cache.Entry{}, err
+	}
+	left, live := header.Remaining(now, resolution)
+	if !live {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	return l2cache.Entry{Value: value, TTL: left}, nil
+}
+
 const (
 	// maxRelative is the longest exptime, in seconds, that the server adds to its
 	// clock; a larger one is a Unix time. (protocol.txt, "Expiration times")

@@ -21,6 +21,18 @@
 //	Set               set
 //	Delete            delete
 //	Ping              version, on each server
+//	GetMany           gets of up to 1,000 keys and about 4 MiB, on all servers at a time
+//	Touch             gets, then cas of the same value with another deadline
+//	Add               add; on an item whose entry has ended: gets, cas
+//
+// Touch and Add begin again when the cas finds that another has changed the item.
+// Add leaves what is no entry of ours alone, and returns ErrCorrupt.
+//
+// SetMany and DeleteMany are the package's, by single calls at a time: gomemcache
+// waits for the answer to each write. DeletePattern and Scan are unsupported.
+// memcached's one command that lists keys, lru_crawler metadump, now and then leaves
+// live ones out, refuses a second caller meanwhile, and has only digests of the keys
+// that are hashed. Watch is unsupported: memcached announces nothing.
 //
 // The value is stored in the form of package envelope, and the deadline in there
 // decides, to the millisecond. memcached's own exptime, which goes in steps of a
@@ -40,7 +52,8 @@
 // The clock is the client's. The deadline comes from the clock of the machine
 // that sets the entry, so a reader whose clock is ahead of the writer's by d loses
 // the entry d early, and one whose clock is behind by d keeps it for d longer. The
-// remaining TTL is wrong by as much, but never more than the TTL that was set.
+// remaining TTL is wrong by as much, but never more than the TTL that was set. Add
+// goes by the clock of its caller.
 // Keep the machines on NTP, and use no TTL that is short compared with the skew.
 //
 // # Limits
@@ -49,39 +62,48 @@
 // of more than max_value is ErrTooLarge before anything is sent, because memcached
 // deletes the old entry when it refuses an item that is too large. It does the same
 // when it is out of memory and runs with -M: Set is ErrFull then, and the old entry
-// is gone. Without -M it evicts, at any time, the entries used least.
+// is gone. A Touch that is ErrFull leaves it. Without -M it evicts, at any time, the
+// entries used least.
+//
+// A server that was started with -C has no CAS. A backend that a URL opens asks for
+// that, and has neither Touch nor Add if one of its servers says so. With lazy=true
+// and with New nobody asks: Touch, and Add where an entry has ended, are
+// errors.ErrUnsupported then although the profile has them.
 //
 // # Consistency
 //
-// A key is on one server and each operation is one command, so the operations on
-// it are linearizable. Programs that list different servers disagree on where the
+// A key is on one server, and each operation takes effect by one command, so the
+// operations on it are linearizable. Programs that list different servers disagree on where the
 // keys are. A server that is down is not replaced by another: its keys are
 // ErrUnavailable until it is back, which is empty then, and the keys of the others
-// are unaffected.
+// are unaffected. So it is with the keys of a GetMany.
 //
 // # Contexts and failures
 //
 // gomemcache takes no ctx, and bounds each read and write for itself. So a backend
 // that a URL opens gives each connection a gomemcache client of its own, by which a
 // call knows its connection: one deadline of op_timeout bounds the dial, the
-// request and the whole answer, and the end of ctx closes the connection. A Set or
-// Delete that was ended so may still take effect.
+// requests and the whole answers, and the end of ctx closes the connection. A write
+// that was ended so may still take effect. GetMany has op_timeout for each gets of a
+// server.
 //
 // Gets that come while others are under way to the same server share a round trip;
 // what ends one of them does not end the others. A value that was read is handed
 // out as it came. A value to be set is copied.
 //
 // A connection that the server has closed is noticed before a request is sent on
-// it, and replaced. If it is lost later, a read is sent again, once. A write is
-// not: it is in doubt.
+// it, and replaced. If it is lost later, a read is sent again, once. A write, be it
+// set, delete, add or cas, is not: it is in doubt.
 //
 // # A caller's client
 //
 // [New] takes a *memcache.Client that the caller made. It cannot be seen which
 // connection or server a call of it uses. So each call takes a goroutine, which runs
 // on when ctx or OpTimeout ends the call, for as long as the client's Timeout lets
-// it; Gets do not share round trips; and a Set or Delete fails when it meets a
-// connection that the server has closed. Prefer the URL.
+// it; Gets do not share round trips; and a write fails when it meets a connection
+// that the server has closed. When one of several servers fails, a GetMany cannot
+// tell its keys from those that are missing on the others, and all of them fail.
+// Prefer the URL.
 //
 // MaxIdleConns, 2 by default, should be no less than the number of calls at a time,
 // or most of them dial. The client's selector decides on the servers, and
@@ -126,8 +148,10 @@ type Options struct {
 
 // Cache is a handle on memcached servers.
 type Cache struct {
-	store    store
-	maxValue int
+	store     store
+	opTimeout time.Duration
+	maxValue  int
+	noCAS     bool // so a server said when the backend was opened
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -139,6 +163,8 @@ type Cache struct {
 type store interface {
 	// get is client.Get, and may share a round trip. The item is the caller's.
 	get(ctx context.Context, itemKey string) (*memcache.Item, error)
+	// getMany does reads, whose keys differ.
+	getMany(ctx context.Context, reads []*read)
 	// write runs f once, or not at all, with a client that knows the server of
 	// itemKey. f may still be running when write has returned an error.
 	write(ctx context.Context, itemKey string, f func(*memcache.Client) error) error
@@ -161,16 +187,16 @@ func New(client *memcache.Client, o *Options) (*Cache, error) {
 	if o != nil {
 		opts = *o
 	}
-	if err := check(client, &opts); err != nil {
+	if err := opts.check(client); err != nil {
 		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
 	}
-	c := newCache(opts.MaxValueLen)
+	c := newCache(opts.OpTimeout, opts.MaxValueLen)
 	c.store = &callers{client: client, life: c.life, opTimeout: opts.OpTimeout}
 	return c, nil
 }
 
 // check fills in the defaults.
-func check(client *memcache.Client, o *Options) error {
+func (o *Options) check(client *memcache.Client) error {
 	if o.OpTimeout == 0 {
 		o.OpTimeout = l2cache.DefaultOpTimeout
 	}
@@ -193,8 +219,8 @@ func check(client *memcache.Client, o *Options) error {
 // minMaxValueLen is what the contract promises of every backend.
 const minMaxValueLen = 1_000_000
 
-func newCache(maxValue int) *Cache {
-	c := &Cache{maxValue: maxValue}
+func newCache(opTimeout time.Duration, maxValue int) *Cache {
+	c := &Cache{opTimeout: opTimeout, maxValue: maxValue}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -203,8 +229,13 @@ func newCache(maxValue int) *Cache {
 func (c *Cache) Name() string { return name }
 
 // Profile says that the servers evict and forget, and how long a value may be.
+// Without Touch and Add it is that of servers with -C.
 func (c *Cache) Profile() l2cache.Profile {
-	return l2cache.Profile{Evicts: true, MaxValueLen: c.maxValue}
+	supports := l2cache.CanGetMany
+	if !c.noCAS {
+		supports |= l2cache.CanTouch | l2cache.CanAdd
+	}
+	return l2cache.Profile{Supports: supports, Evicts: true, MaxValueLen: c.maxValue}
 }
 
 // Get sends a gets, alone or with other callers' keys.
@@ -222,15 +253,11 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	if err != nil {
 		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
 	}
-	header, value, err := decode(item, key)
-	if err != nil {
-		return l2cache.Entry{}, c.fail(ctx, "get", key, err)
+	e, err := entry(item, key, time.Now())
+	if err == nil || err == l2cache.ErrNotFound {
+		return e, err
 	}
-	left, live := header.Remaining(time.Now(), resolution)
-	if !live {
-		return l2cache.Entry{}, l2cache.ErrNotFound
-	}
-	return l2cache.Entry{Value: value, TTL: left}, nil
+	return l2cache.Entry{}, c.fail(ctx, "get", key, err)
 }
 
 // Set sends a set.
@@ -238,12 +265,8 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := l2cache.Preflight(ctx, name, "set", key, c.closed()); err != nil {
 		return err
 	}
-	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	ttl, err := c.check(value, ttl)
 	if err != nil {
-		return c.fail(ctx, "set", key, err)
-	}
-	if len(value) > c.maxValue {
-		err := fmt.Errorf("%w: %d bytes, max_value is %d", l2cache.ErrTooLarge, len(value), c.maxValue)
 		return c.fail(ctx, "set", key, err)
 	}
 	item := encode(key, value, time.Now(), ttl)
@@ -255,6 +278,15 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 		return c.fail(ctx, "set", key, err)
 	}
 	return nil
+}
+
+// check returns the TTL as it is stored.
+func (c *Cache) check(value []byte, ttl time.Duration) (time.Duration, error) {
+	ttl, err := l2cache.CheckTTL(ttl, resolution)
+	if err == nil && len(value) > c.maxValue {
+		err = fmt.Errorf("%w: %d bytes, max_value is %d", l2cache.ErrTooLarge, len(value), c.maxValue)
+	}
+	return ttl, err
 }
 
 // Delete sends a delete.

@@ -18,7 +18,7 @@ const (
 	defaultPoolSize = 128
 )
 
-func open(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
+func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
 	addrs := p.Addrs(defaultPort)
 	if p.User != "" || p.Password.Reveal() != "" {
 		p.Fault("user", "gomemcache has no authentication")
@@ -42,7 +42,8 @@ func open(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) 
 		return nil, err
 	}
 
-	c := newCache(maxValue)
-	c.store = newServers(c.life, selector, dialer.DialContext, p.OpTimeout, poolSize)
+	c := newCache(p.OpTimeout, maxValue)
+	servers := newServers(c.life, selector, dialer.DialContext, p.OpTimeout, poolSize)
+	c.store, c.noCAS = servers, !p.Lazy && servers.noCAS(ctx)
 	return c, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
@@ -38,7 +37,7 @@ func newServers(life context.Context, selector *Selector, dial dialFunc, opTimeo
 			open: map[net.Conn]struct{}{},
 		}
 		s.reads = batch.Group[read]{
-			Run: s.run, Alone: s.alone, InFlight: batchesInFlight, Max: s.batchSize, Timeout: opTimeout,
+			Run: s.run, Alone: s.alone, InFlight: batchesInFlight, Max: func() int { return s.sizes.fit(batchBytes, batchKeys) }, Timeout: opTimeout,
 		}
 		ss.list = append(ss.list, s)
 	}
@@ -53,6 +52,19 @@ func (ss *servers) get(ctx context.Context, itemKey string) (*memcache.Item, err
 		return nil, err
 	}
 	return r.item, r.err
+}
+
+func (ss *servers) getMany(ctx context.Context, reads []*read) {
+	parts := make([][]*read, len(ss.list))
+	for _, r := range reads {
+		i := ss.selector.pick(r.key)
+		parts[i] = append(parts[i], r)
+	}
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() { ss.list[i].getMany(ctx, part) })
+	}
+	wg.Wait()
 }
 
 func (ss *servers) write(ctx context.Context, itemKey string, f func(*memcache.Client) error) error {
@@ -87,7 +99,7 @@ type server struct {
 	opTimeout time.Duration
 	maxIdle   int
 	reads     batch.Group[read]
-	meanSize  atomic.Int64 // of the data of recent hits, in bytes
+	sizes     sizes
 
 	mu   sync.Mutex
 	idle []*link               // guarded by mu; the last one was used last
@@ -192,14 +204,16 @@ func (s *server) close() {
 	}
 }
 
-type read struct {
-	key  string // of the item
-	item *memcache.Item
-	err  error
-}
-
-func (s *server) batchSize() int {
-	return int(min(max(batchBytes/max(s.meanSize.Load(), 1), 1), batchKeys))
+// getMany does reads in chunks. After one has failed the others are not sent.
+func (s *server) getMany(ctx context.Context, reads []*read) {
+	for len(reads) > 0 {
+		chunk := reads[:min(s.sizes.fit(manyBytes, manyKeys), len(reads))]
+		reads = reads[len(chunk):]
+		if err := s.ask(ctx, chunk); err != nil {
+			answer(reads, nil, err)
+			return
+		}
+	}
 }
 
 // alone does a read that shares nothing.
@@ -208,50 +222,46 @@ func (s *server) alone(ctx context.Context, r *read) {
 		r.item, err = client.Get(r.key)
 		return err
 	})
-	if r.err == nil {
-		s.measure(r.item)
-	}
+	s.sizes.measure([]*read{r})
 }
 
-// run does reads by one gets.
+// run does reads that share a round trip.
 func (s *server) run(reads []*read) {
 	if len(reads) == 1 {
 		s.alone(context.Background(), reads[0])
 		return
 	}
-	keys := make([]string, 0, len(reads))
+	distinct := make([]*read, 0, len(reads))
 	first := make(map[string]*read, len(reads)) // by key
 	for _, r := range reads {
 		if first[r.key] == nil {
 			first[r.key] = r
-			keys = append(keys, r.key)
+			distinct = append(distinct, r)
 		}
 	}
-	var items map[string]*memcache.Item
-	err := s.idempotent(context.Background(), time.Now().Add(s.opTimeout), func(client *memcache.Client) (err error) {
-		items, err = client.GetMulti(keys)
-		return err
-	})
+	s.ask(context.Background(), distinct)
 	for _, r := range reads {
-		r.item = items[r.key]
-		switch {
-		case r.item == nil && err == nil:
-			r.err = memcache.ErrCacheMiss
-		case r.item == nil: // those before the failure were read
-			r.err = err
-		case first[r.key] == r:
-			s.measure(r.item)
-		default: // a value belongs to the one who gets it
-			twin := *r.item
-			twin.Value = bytes.Clone(r.item.Value)
-			r.item = &twin
+		if twin := first[r.key]; twin != r {
+			r.item, r.err = twin.item, twin.err
+			if r.err == nil { // a value belongs to the one who gets it
+				item := *twin.item
+				item.Value = bytes.Clone(item.Value)
+				r.item = &item
+			}
 		}
 	}
 }
 
-// measure tells batchSize how large items are. An update that is lost to another
-// does no harm.
-func (s *server) measure(item *memcache.Item) {
-	mean := s.meanSize.Load()
-	s.meanSize.Store(mean + (int64(len(item.Value))-mean)/8)
+// ask does reads, whose keys differ, by one gets, and returns the error that some of
+// them have, if any.
+func (s *server) ask(ctx context.Context, reads []*read) error {
+	keys := keysOf(reads)
+	var items map[string]*memcache.Item
+	err := s.idempotent(ctx, time.Now().Add(s.opTimeout), func(client *memcache.Client) (err error) {
+		items, err = client.GetMulti(keys)
+		return err
+	})
+	answer(reads, items, err)
+	s.sizes.measure(reads)
+	return err
 }
