@@ -401,8 +401,10 @@ var batchMutants = []Mutant{
 		"batch/down"),
 	patched("a batch does not end with its ctx", "ctx is honoured while a call waits",
 		func(c *client) patch {
+			other := c.twin()
+			other.timeout = time.Second
 			return patch{setMany: func(ctx context.Context, items []l2cache.Item) error {
-				err := c.SetMany(context.WithoutCancel(ctx), items)
+				err := other.SetMany(context.WithoutCancel(ctx), items)
 				if unavailable(err) {
 					return c.failure(ctx, "setmany", "", err)
 				}

@@ -143,7 +143,7 @@ func (r *Result) pass(ctx context.Context, store Store) ([]conformance.Result, e
 	}
 	for _, result := range report.Cases {
 		switch result.Status {
-		case conformance.Pass, conformance.NotApplicable, conformance.Unsupported:
+		case conformance.Pass, conformance.KnownFailure, conformance.NotApplicable, conformance.Unsupported:
 			continue
 		case conformance.Inconclusive, conformance.NotVerified:
 			if !system.Options.Strict {
