@@ -125,6 +125,10 @@ const (
 	apiStreamPurge  = "$JS.API.STREAM.PURGE."
 	apiDirectGet    = "$JS.API.DIRECT.GET."
 	apiMessageGet   = "$JS.API.STREAM.MSG.GET."
+
+	apiConsumerCreate = "$JS.API.CONSUMER.CREATE."
+	apiConsumerDelete = "$JS.API.CONSUMER.DELETE."
+	apiConsumerNext   = "$JS.API.CONSUMER.MSG.NEXT."
 )
 
 // ask sends a request with args as JSON to the JetStream API, and puts what the

@@ -84,6 +84,7 @@ func TestCluster(t *testing.T) {
 				"batch/get", "batch/set", "batch/delete", "batch/many", "batch/large", "batch/expired",
 				"touch", "add/first-wins", "add/after-expiry", "add/after-delete", "add/one-winner", "add/linearizable",
 				"delete-pattern/matches", "delete-pattern/many", "scan/complete", "scan/prefix", "scan/many", "scan/calls-inside",
+				"watch/sees", "watch/prefix", "watch/burst",
 			},
 		})
 	})

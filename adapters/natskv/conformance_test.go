@@ -69,7 +69,7 @@ func TestConformanceOfNew(t *testing.T) {
 		OpTimeout: 2 * time.Second,
 		Faults:    f,
 		Raw:       raw(t, srv, "new"),
-		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability", "batch", "touch", "add", "delete-pattern", "scan", "capability"},
+		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability", "batch", "touch", "add", "delete-pattern", "scan", "watch", "capability"},
 	})
 	if !nc.IsConnected() {
 		t.Errorf("the caller's connection is %v after the backends were closed, want it connected", nc.Status())

@@ -48,6 +48,12 @@ var operations = map[string]func(context.Context, l2cache.L2CacheBackend) error{
 		return err
 	},
 	"DeletePattern": func(ctx context.Context, b l2cache.L2CacheBackend) error { return l2cache.DeletePattern(ctx, b, "k*") },
+	"Watch": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+		for _, err := range l2cache.Watch(ctx, b, "k") {
+			return err
+		}
+		return nil
+	},
 	"Scan": func(ctx context.Context, b l2cache.L2CacheBackend) error {
 		for _, err := range l2cache.Scan(ctx, b, "k") {
 			if err != nil {

@@ -26,6 +26,8 @@
 //	                 sends: values are read, a thousand keys at a time, and dropped
 //	DeletePattern    $JS.API.STREAM.INFO.KV_<bucket> with subjects_filter, then what
 //	                 DeleteMany sends for the keys that match
+//	Watch            $JS.API.CONSUMER.CREATE.KV_<bucket>: in memory, headers only; then
+//	                 $JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.<consumer> every two seconds
 //
 // Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
 // full; Add is one where there is no message, Touch is two. The first operation, and
@@ -35,7 +37,8 @@
 //
 // Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
 // of the prefix, or of what the pattern begins with, and sort out the rest themselves;
-// without one, for all subjects. They hold the names of 100,000 at most.
+// without one, for all subjects. They hold the names of 100,000 at most. Watch has the
+// server filter in the same way.
 //
 // Reads see all writes that were acknowledged before, through whatever server and
 // handle. A bucket must not be mirrored with MirrorDirect on: its mirrors would answer
@@ -66,6 +69,14 @@
 //
 // A batch, and each page of a Scan, has op_timeout for each reply after the one before.
 // Keys without a reply have an error, they are no misses.
+//
+// Watch makes a new consumer, and tells a Gap, when the connection was lost, when the
+// server has removed the consumer, when a delivery is missing, and when it has not
+// asked for half a second, because the process was stopped, say: the marker of a
+// deletion may be gone then. That the consumer's server in a cluster is gone without
+// a word shows after two seconds and op_timeout. A consumer that is left over, as of a
+// connection that broke, is removed by the server after ten seconds. What removes
+// messages without publishing, as a purge of the stream does, is not told.
 //
 // Nothing is sent twice. A call that is under way when the connection breaks is
 // ErrUnavailable at once, and so is every call until the client has reconnected,
@@ -113,7 +124,7 @@ const (
 	resolution = time.Millisecond
 
 	supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch | l2cache.CanAdd |
-		l2cache.CanDeletePattern | l2cache.CanScan
+		l2cache.CanDeletePattern | l2cache.CanScan | l2cache.CanWatch
 )
 
 // Cache is a bucket.
@@ -145,6 +156,7 @@ var (
 	_ l2cache.Adder          = (*Cache)(nil)
 	_ l2cache.PatternDeleter = (*Cache)(nil)
 	_ l2cache.Scanner        = (*Cache)(nil)
+	_ l2cache.Watcher        = (*Cache)(nil)
 )
 
 // Options are what New can be told. The zero value of each field is the default.

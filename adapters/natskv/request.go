@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +33,11 @@ type requester struct {
 	maxPayload atomic.Int64 // of the server; known once there was a reply
 
 	mu          sync.Mutex
-	first, last *call            // guarded by mu; the queue of what run has to send
-	pending     map[uint64]*call // guarded by mu; by token; whoever removes a call ends it
-	token       uint64           // guarded by mu; given out last
-	lost        bool             // guarded by mu; the connection is closed for good
+	first, last *call                      // guarded by mu; the queue of what run has to send
+	pending     map[uint64]*call           // guarded by mu; by token; whoever removes a call ends it
+	token       uint64                     // guarded by mu; given out last
+	listeners   map[string]func(*nats.Msg) // guarded by mu; by the name of a consumer
+	lost        bool                       // guarded by mu; the connection is closed for good
 }
 
 // A call is a request under way.
@@ -70,12 +72,13 @@ var (
 // connection is closed.
 func newRequester(nc *nats.Conn, closing <-chan struct{}, changed func()) *requester {
 	r := &requester{
-		nc:      nc,
-		changed: changed,
-		closing: closing,
-		wake:    make(chan struct{}, 1),
-		stopped: make(chan struct{}),
-		pending: map[uint64]*call{},
+		nc:        nc,
+		changed:   changed,
+		closing:   closing,
+		wake:      make(chan struct{}, 1),
+		stopped:   make(chan struct{}),
+		pending:   map[uint64]*call{},
+		listeners: map[string]func(*nats.Msg){},
 	}
 	go r.run()
 	return r
@@ -314,16 +317,46 @@ func (r *requester) run() {
 
 func (r *requester) subscribe(inbox string) (*nats.Subscription, error) {
 	replies, err := r.nc.Subscribe(inbox+"*", func(m *nats.Msg) {
-		token, err := strconv.ParseUint(m.Subject[len(inbox):], 36, 64)
-		if err == nil {
+		token, isReply := strings.CutPrefix(m.Subject, inbox)
+		if !isReply { // what a consumer delivers keeps its subject
+			r.deliver(m)
+			return
+		}
+		if token, err := strconv.ParseUint(token, 36, 64); err == nil {
 			r.end(token, reply{msg: m})
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	// There is one reply to a call, so the calls are the limit.
+	// There is one reply to a call, so the calls are the limit. What a consumer delivers
+	// is taken as fast as it comes.
 	return replies, replies.SetPendingLimits(-1, -1)
+}
+
+// listen makes f get what a consumer delivers, before the reply to the request for it;
+// a nil f ends that.
+func (r *requester) listen(consumer string, f func(*nats.Msg)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f == nil {
+		delete(r.listeners, consumer)
+	} else {
+		r.listeners[consumer] = f
+	}
+}
+
+func (r *requester) deliver(m *nats.Msg) {
+	from, err := m.Metadata()
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	f := r.listeners[from.Consumer]
+	r.mu.Unlock()
+	if f != nil {
+		f(m)
+	}
 }
 
 func (r *requester) statusChanged(s nats.Status) {
