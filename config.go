@@ -2,8 +2,10 @@ package l2cache
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -17,8 +19,13 @@ import (
 // program's own configuration: decoders of YAML and JSON fill it as it is. What a
 // field says is added to the URL; it is an error if the two say different things.
 //
-// The URL may be without its secrets. Printing a Config, with any verb, prints
-// what [Config.Redacted] returns.
+// Printing, logging or encoding a Config shows no secret: fmt and log/slog show what
+// [Config.Redacted] returns, and encoders get a redacted URL. The one exception is
+// fmt's output of a struct that has a Config in an unexported field: keep the
+// password out of the URL there, in Password.
+//
+// Have the decoder refuse unknown fields (json.Decoder.DisallowUnknownFields, yaml's
+// KnownFields): no decoder does by default.
 type Config struct {
 	// URL is as for Open.
 	URL string `yaml:"url" json:"url"`
@@ -75,19 +82,26 @@ func parseDuration(s string) (time.Duration, bool) {
 }
 
 // LoadEnv fills c from environment variables that begin with prefix and an
-// underscore: with the prefix CACHE, from CACHE_URL, CACHE_USERNAME, CACHE_PASSWORD,
-// CACHE_PASSWORD_FILE, CACHE_PASSWORD_ENV, CACHE_PREFIX, CACHE_OP_TIMEOUT,
-// CACHE_DIAL_TIMEOUT, CACHE_TLS_CA, CACHE_TLS_CERT, CACHE_TLS_KEY,
-// CACHE_TLS_SERVER_NAME, and CACHE_OPTION_POOL_SIZE and the like for Options. A
-// variable wins over what c has already; one that begins so and is none of these
-// is an error.
+// underscore: with the prefix APP_CACHE, from APP_CACHE_URL, and likewise USERNAME,
+// PASSWORD, PASSWORD_FILE, PASSWORD_ENV, PREFIX, OP_TIMEOUT, DIAL_TIMEOUT, TLS_CA,
+// TLS_CERT, TLS_KEY, TLS_SERVER_NAME, and OPTION_POOL_SIZE and the like for Options. A
+// variable wins over what c has already. One that begins with prefix and is none of
+// these is an error, so choose a prefix that nothing else uses.
 func (c *Config) LoadEnv(prefix string) error {
+	if prefix = strings.TrimSuffix(prefix, "_"); prefix == "" {
+		return configErr([]error{errors.New("LoadEnv needs a prefix: without one it would read every variable")})
+	}
 	texts := map[string]*string{
 		"URL": &c.URL, "USERNAME": &c.Username, "PASSWORD_FILE": &c.PasswordFile, "PASSWORD_ENV": &c.PasswordEnv, "PREFIX": &c.Prefix,
 		"TLS_CA": &c.TLS.CA, "TLS_CERT": &c.TLS.Cert, "TLS_KEY": &c.TLS.Key, "TLS_SERVER_NAME": &c.TLS.ServerName,
 	}
 	durations := map[string]*Duration{"OP_TIMEOUT": &c.OpTimeout, "DIAL_TIMEOUT": &c.DialTimeout}
 	var faults []error
+	for _, name := range []string{"_PASSWORD", "_PASSWORD_FILE", "_PASSWORD_ENV"} {
+		if _, given := os.LookupEnv(prefix + name); given { // wins over whichever c has
+			c.Password, c.PasswordFile, c.PasswordEnv = Secret{}, "", ""
+		}
+	}
 	for _, variable := range slices.Sorted(slices.Values(os.Environ())) {
 		full, value, _ := strings.Cut(variable, "=")
 		name, ours := strings.CutPrefix(full, prefix+"_")
@@ -112,7 +126,7 @@ func (c *Config) LoadEnv(prefix string) error {
 		default:
 			known := slices.Sorted(maps.Keys(texts))
 			known = append(known, slices.Sorted(maps.Keys(durations))...)
-			faults = append(faults, fmt.Errorf("unknown variable %s (known: %s_ with PASSWORD, OPTION_…, %s)", full, prefix, strings.Join(known, ", ")))
+			faults = append(faults, fmt.Errorf("unknown variable %s (known after %s_: PASSWORD, OPTION_…, %s)", full, prefix, strings.Join(known, ", ")))
 		}
 	}
 	return configErr(faults)
@@ -160,6 +174,29 @@ func (c Config) Redacted() string {
 
 // Format writes Redacted, whatever the verb.
 func (c Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.Redacted()) }
+
+// LogValue returns what Redacted does.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.Redacted()) }
+
+// MarshalJSON encodes c without its secrets.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.withoutSecrets()) }
+
+// MarshalYAML returns what a YAML encoder is to encode: c without its secrets.
+func (c Config) MarshalYAML() (any, error) { return c.withoutSecrets(), nil }
+
+// plainConfig has the fields of Config, and none of its methods.
+type plainConfig Config
+
+func (c Config) withoutSecrets() plainConfig {
+	c.URL = Config{URL: c.URL}.Redacted()
+	c.Options = maps.Clone(c.Options)
+	for name := range c.Options {
+		if secretName.MatchString(name) {
+			c.Options[name] = "***"
+		}
+	}
+	return plainConfig(c)
+}
 
 // fields are the options that the fields of c stand for.
 func (c Config) fields() map[string]string {
@@ -245,7 +282,7 @@ func (c Config) password() (string, error) {
 	case c.PasswordFile != "":
 		text, err := os.ReadFile(c.PasswordFile)
 		if err != nil {
-			return "", fmt.Errorf("password_file: %w", err)
+			return "", fmt.Errorf("password_file: %w", fileErr(err))
 		}
 		password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 		if password == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -157,19 +158,41 @@ func TestConfigNeverPrintsSecrets(t *testing.T) {
 		{URL: "configured://user:x" + canary + "@h@y"},
 		{URL: canary + "://h"},
 		{URL: "configured://h?token=" + canary},
+		{URL: "configured://h", Options: map[string]string{"token": canary}},
 		{URL: "configured://h", Password: l2cache.NewSecret(canary)},
 		{URL: "configured://h", PasswordEnv: "TEST_CANARY"},
 		{URL: "configured://:" + canary + "@h", Password: l2cache.NewSecret(canary + "2")},
 	} {
 		_, openErr := c.Open(t.Context())
-		encoded, _ := json.Marshal(l2cache.Config{Password: c.Password})
+		encoded, err := json.Marshal(struct{ Cache l2cache.Config }{c})
+		if err != nil {
+			t.Error(err)
+		}
+		var logged strings.Builder
+		slog.New(slog.NewJSONHandler(&logged, nil)).Info("configured", "cache", c, "in", struct{ Cache l2cache.Config }{c})
 		for _, text := range []string{
+			logged.String(),
 			fmt.Sprintf("%v %+v %#v %s %q %x", c, c, c, c, c, c), fmt.Sprintf("%v %+v", &c, &c),
 			c.Redacted(), string(encoded), fmt.Sprintf("%v %+v %#v", c.Validate(), openErr, openErr),
 		} {
 			if strings.Contains(text, canary) {
 				t.Errorf("prints as %s", text)
 			}
+		}
+	}
+}
+
+// TestErrorsDoNotNameFiles: what was put into the wrong field may be a secret.
+func TestErrorsDoNotNameFiles(t *testing.T) {
+	const canary = "hunter2"
+	for _, c := range []l2cache.Config{
+		{URL: "configured://h", PasswordFile: canary},
+		{URL: "configured://h", PasswordEnv: canary},
+		{URL: "configured://h", TLS: l2cache.TLSConfig{CA: canary}},
+		{URL: "configured://h", TLS: l2cache.TLSConfig{Cert: canary, Key: canary}},
+	} {
+		if err := c.Validate(); err == nil || strings.Contains(err.Error(), canary) {
+			t.Errorf("Validate = %v, want an error that does not show what the field has", err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -120,20 +121,20 @@ func (e *Error) Unwrap() []error {
 // A nil kind is taken from err if err matches one of this package's; otherwise
 // it is ErrUnavailable. Key is empty for an operation that has none.
 func NewError(ctx context.Context, backend, op, key string, kind, err error) error {
-	e := &Error{Op: op, Backend: backend, Key: key, Kind: kind, Err: err}
 	if ended := contextErr(ctx); ended != nil {
-		e.Kind, e.Err = ended, nil
+		e := &Error{Op: op, Backend: backend, Key: key, Kind: ended}
 		if cause := context.Cause(ctx); cause != nil && cause != ended {
-			e.Err = cause
+			e.Err = callersCause{cause}
 		}
 		return e
 	}
 	if kind == nil {
-		e.Kind = kindOf(err)
+		kind = kindOf(err)
 	}
-	if e.Kind == ErrNotFound {
+	if kind == ErrNotFound {
 		return ErrNotFound
 	}
+	e := &Error{Op: op, Backend: backend, Key: key, Kind: kind, Err: err}
 	if err == e.Kind {
 		e.Err = nil
 	} else if isContextErr(err) {
@@ -212,3 +213,17 @@ func (e notTheCallers) Is(target error) bool {
 }
 
 func (e notTheCallers) As(target any) bool { return errors.As(e.err, target) }
+
+// callersCause is what the caller's ctx was cancelled with. It may be an error of
+// this package, the one that made an errgroup give up say, and must not make the
+// calls that were cancelled for it look like misses.
+type callersCause struct{ err error }
+
+func (e callersCause) Error() string { return e.err.Error() }
+
+func (e callersCause) Is(target error) bool {
+	return !slices.Contains(kinds, target) && target != context.Canceled && target != context.DeadlineExceeded &&
+		errors.Is(e.err, target)
+}
+
+func (e callersCause) As(target any) bool { return errors.As(e.err, target) }

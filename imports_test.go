@@ -30,9 +30,8 @@ var importRules = map[string][]string{
 	"./adapters/redis":     {".", "./envelope", "./internal/batch", "github.com/redis/go-redis/v9/..."},
 	"./adapters/memcached": {".", "./envelope", "./internal/batch", "github.com/bradfitz/gomemcache/..."},
 	"./adapters/natskv":    {".", "./envelope", "./internal/batch", "github.com/nats-io/nats.go/..."},
-	"./tiered":             {".", "github.com/maypok86/otter/v2/...", "github.com/sony/gobreaker/v2/..."},
 	"./conformance/...":    {".", "./conformance/...", "github.com/anishathalye/porcupine/...", "testing/..."},
-	"./examples/...":       {".", "./adapters/...", "./tiered/..."},
+	"./examples/...":       {".", "./adapters/..."},
 	"./examples/swap":      {".", "./adapters/...", "go.yaml.in/yaml/v3"},
 	"./internal/batch":     {"."},
 
@@ -168,7 +167,6 @@ func TestImportRules(t *testing.T) {
 		{"./conformance", "./adapters/mem", false},
 		{"./conformance/mutants", "./conformance", true},
 		{"./conformance/mutants", "./internal/servertest", false},
-		{"./tiered", "./adapters/redis", false},
 		{"./examples/quickstart", "./adapters/bolt", true},
 		{"./examples/quickstart", "./internal/servertest", false},
 	} {

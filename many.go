@@ -71,7 +71,8 @@ const fallbackConcurrency = 16
 // is not.
 //
 // If some keys fail, the error is a [KeyErrors], and the map has what was read. One
-// invalid key, or a ctx that has ended, and nothing is done. Where b is not a
+// invalid key, or a ctx that has ended, and nothing is done: that is found out before
+// b is called, also where b is closed. Where b is not a
 // [MultiGetter], GetMany calls GetWithTTL for each key, several at a time.
 func GetMany(ctx context.Context, b L2CacheBackend, keys []string) (map[string]Entry, error) {
 	keys, err := distinctKeys(ctx, b, "getmany", keys)

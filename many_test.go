@@ -55,7 +55,7 @@ func TestManyFallsBack(t *testing.T) {
 		mem.New(mem.NewStore()),
 		bare{mem.New(mem.NewStore())},
 		l2cache.WithPrefix(bare{mem.New(mem.NewStore())}, "app:"),
-		l2cache.Observe(l2cache.WithPrefix(mem.New(mem.NewStore()), "app:"), func(l2cache.Op) {}),
+		l2cache.Observe(l2cache.WithPrefix(mem.New(mem.NewStore()), "app:"), func(context.Context, l2cache.Op) {}),
 	} {
 		var items []l2cache.Item
 		var keys []string
@@ -123,7 +123,7 @@ func TestManyDoesNothingIfOneIsInvalid(t *testing.T) {
 
 func TestKeyErrors(t *testing.T) {
 	ctx := t.Context()
-	b := l2cache.WithPrefix(l2cache.Observe(failing{mem.New(mem.NewStore())}, func(l2cache.Op) {}), "")
+	b := l2cache.WithPrefix(l2cache.Observe(failing{mem.New(mem.NewStore())}, func(context.Context, l2cache.Op) {}), "")
 	if err := b.Set(ctx, "good", []byte("v"), time.Hour); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestUnsupported(t *testing.T) {
 	ctx := t.Context()
 	b := bare{mem.New(mem.NewStore())}
 	for name, b := range map[string]l2cache.L2CacheBackend{
-		"bare": b, "prefixed": l2cache.WithPrefix(b, "app:"), "observed": l2cache.Observe(b, func(l2cache.Op) {}),
+		"bare": b, "prefixed": l2cache.WithPrefix(b, "app:"), "observed": l2cache.Observe(b, func(context.Context, l2cache.Op) {}),
 	} {
 		_, addErr := l2cache.Add(ctx, b, "k", nil, time.Hour)
 		errs := map[string]error{
@@ -246,7 +246,7 @@ func FuzzQuotePattern(f *testing.F) {
 func TestPatternThatMatchesAllNeedsAPrefix(t *testing.T) {
 	ctx := t.Context()
 	store := mem.New(mem.NewStore())
-	app := l2cache.Observe(l2cache.WithPrefix(store, "a*p:"), func(l2cache.Op) {})
+	app := l2cache.Observe(l2cache.WithPrefix(store, "a*p:"), func(context.Context, l2cache.Op) {})
 	for _, key := range []string{"a*p:1", "a*p:2", "axp:1", "other"} {
 		if err := store.Set(ctx, key, nil, time.Hour); err != nil {
 			t.Fatal(err)
@@ -337,7 +337,7 @@ func TestHubCoalescesAndGaps(t *testing.T) {
 func TestObserve(t *testing.T) {
 	ctx := t.Context()
 	var ops []l2cache.Op
-	b := l2cache.Observe(mem.New(mem.NewStore()), func(op l2cache.Op) { ops = append(ops, op) })
+	b := l2cache.Observe(mem.New(mem.NewStore()), func(_ context.Context, op l2cache.Op) { ops = append(ops, op) })
 	b.Set(ctx, "k", []byte("value"), time.Hour)
 	b.Get(ctx, "k")
 	b.GetWithTTL(ctx, "missing")
@@ -348,11 +348,17 @@ func TestObserve(t *testing.T) {
 	l2cache.Add(ctx, b, "l", []byte("xy"), time.Minute)
 	for range l2cache.Scan(ctx, b, "") {
 	}
+	l2cache.Add(ctx, b, "l", []byte("xyz"), time.Minute)
+	watchCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	for range l2cache.Watch(watchCtx, b, "") {
+		stop()
+	}
 	b.Delete(ctx, "k")
 	b.Ping(ctx)
 	want := []string{
 		"set k ok 1 0 0 5 1h0m0s", "get k hit 1 1 0 5 0s", "get missing miss 1 0 1 0 0s", "get k hit 1 1 0 5 1h0m0s", "set  error 1 0 0 0 1h0m0s",
-		"getmany  hit 3 1 2 5 0s", "touch l miss 1 0 1 0 1m0s", "add l ok 1 0 0 2 1m0s", "scan  ok 2 0 0 0 0s", "delete k ok 1 0 0 0 0s", "ping  ok 0 0 0 0 0s",
+		"getmany  hit 3 1 2 5 0s", "touch l miss 1 0 1 0 1m0s", "add l ok 1 0 0 2 1m0s", "scan  ok 2 0 0 0 0s", "add l hit 1 1 0 0 1m0s", "watch  ok 1 0 0 0 0s", "delete k ok 1 0 0 0 0s", "ping  ok 0 0 0 0 0s",
 	}
 	for i, op := range ops {
 		got := fmt.Sprintln(op.Name, op.Key, op.Outcome(), op.Keys, op.Hits, op.Misses, op.Bytes, op.TTL.Round(time.Second))
@@ -365,5 +371,23 @@ func TestObserve(t *testing.T) {
 	}
 	if len(ops) != len(want) {
 		t.Errorf("%d ops, want %d", len(ops), len(want))
+	}
+}
+
+// TestCauseIsNoMiss: an errgroup cancels the calls of others with the first error.
+func TestCauseIsNoMiss(t *testing.T) {
+	for _, cause := range []error{l2cache.ErrNotFound, l2cache.ErrUnavailable, fmt.Errorf("a call: %w", l2cache.ErrNotFound)} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		_, err := mem.New(mem.NewStore()).Get(ctx, "k")
+		if !errors.Is(err, context.Canceled) || errors.Is(err, l2cache.ErrNotFound) || errors.Is(err, l2cache.ErrUnavailable) {
+			t.Errorf("Get under a ctx that was cancelled with %v = %v, want context.Canceled only", cause, err)
+		}
+	}
+}
+
+func TestMissDoesNotAllocate(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() { l2cache.NewError(t.Context(), "test", "get", "k", nil, l2cache.ErrNotFound) }); n != 0 {
+		t.Errorf("NewError of a miss allocates %v times, want 0", n)
 	}
 }

@@ -18,7 +18,8 @@ type Op struct {
 
 	// Err is what the call returned; nil also where Hits or Misses says the rest.
 	Err error
-	// Hits and Misses count the keys that a read found and did not find.
+	// Hits and Misses count the keys that a read found and did not find. An Add that
+	// found an entry, and so stored nothing, is a hit.
 	Hits, Misses int
 	// Keys is how many keys the call was about; for Scan and Watch, how many came.
 	Keys int
@@ -44,12 +45,13 @@ func (o Op) Outcome() string {
 }
 
 // Observe returns a backend that calls f after each call of b, in the goroutine of
-// the caller. It has the capabilities of b. Closing it closes b.
-func Observe(b L2CacheBackend, f func(Op)) L2CacheBackend { return &observed{b, f} }
+// the caller and with its ctx. (A batch that is refused for its arguments does not
+// get as far as b.) It has the capabilities of b. Closing it closes b.
+func Observe(b L2CacheBackend, f func(context.Context, Op)) L2CacheBackend { return &observed{b, f} }
 
 type observed struct {
 	b L2CacheBackend
-	f func(Op)
+	f func(context.Context, Op)
 }
 
 var (
@@ -69,9 +71,9 @@ func (o *observed) begin(name, key string, n int) Op {
 	return Op{Name: name, Backend: o.b.Name(), Key: key, Keys: n, Start: time.Now()}
 }
 
-func (o *observed) end(op Op, err error) {
+func (o *observed) end(ctx context.Context, op Op, err error) {
 	op.Duration, op.Err = time.Since(op.Start), err
-	o.f(op)
+	o.f(ctx, op)
 }
 
 // read fills in what a read of one key gave.
@@ -88,7 +90,7 @@ func (o *observed) Get(ctx context.Context, key string) ([]byte, error) {
 	op := o.begin("get", key, 1)
 	value, err := o.b.Get(ctx, key)
 	op.read(value, err)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return value, err
 }
 
@@ -97,7 +99,7 @@ func (o *observed) GetWithTTL(ctx context.Context, key string) (Entry, error) {
 	entry, err := o.b.GetWithTTL(ctx, key)
 	op.read(entry.Value, err)
 	op.TTL = entry.TTL
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return entry, err
 }
 
@@ -105,21 +107,21 @@ func (o *observed) Set(ctx context.Context, key string, value []byte, ttl time.D
 	op := o.begin("set", key, 1)
 	op.Bytes, op.TTL = len(value), ttl
 	err := o.b.Set(ctx, key, value, ttl)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
 func (o *observed) Delete(ctx context.Context, key string) error {
 	op := o.begin("delete", key, 1)
 	err := o.b.Delete(ctx, key)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
 func (o *observed) Ping(ctx context.Context) error {
 	op := o.begin("ping", "", 0)
 	err := o.b.Ping(ctx)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
@@ -139,7 +141,7 @@ func (o *observed) GetMany(ctx context.Context, keys []string) (map[string]Entry
 	for _, entry := range entries {
 		op.Bytes += len(entry.Value)
 	}
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return entries, err
 }
 
@@ -149,14 +151,14 @@ func (o *observed) SetMany(ctx context.Context, items []Item) error {
 		op.Bytes += len(item.Value)
 	}
 	err := SetMany(ctx, o.b, items)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
 func (o *observed) DeleteMany(ctx context.Context, keys []string) error {
 	op := o.begin("deletemany", "", len(keys))
 	err := DeleteMany(ctx, o.b, keys)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
@@ -165,7 +167,7 @@ func (o *observed) Touch(ctx context.Context, key string, ttl time.Duration) err
 	op.TTL = ttl
 	err := Touch(ctx, o.b, key, ttl)
 	op.read(nil, err)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
@@ -173,31 +175,39 @@ func (o *observed) Add(ctx context.Context, key string, value []byte, ttl time.D
 	op := o.begin("add", key, 1)
 	op.Bytes, op.TTL = len(value), ttl
 	added, err := Add(ctx, o.b, key, value, ttl)
-	o.end(op, err)
+	if err == nil && !added {
+		op.Hits, op.Bytes = 1, 0
+	}
+	o.end(ctx, op, err)
 	return added, err
 }
 
 func (o *observed) DeletePattern(ctx context.Context, pattern string) error {
 	op := o.begin("deletepattern", pattern, 0)
 	err := DeletePattern(ctx, o.b, pattern)
-	o.end(op, err)
+	o.end(ctx, op, err)
 	return err
 }
 
 func (o *observed) Scan(ctx context.Context, prefix string) iter.Seq2[Info, error] {
-	return observe(o, "scan", prefix, Scan(ctx, o.b, prefix))
+	return observe(ctx, o, "scan", prefix, Scan(ctx, o.b, prefix))
 }
 
 func (o *observed) Watch(ctx context.Context, prefix string) iter.Seq2[Event, error] {
-	return observe(o, "watch", prefix, Watch(ctx, o.b, prefix))
+	return observe(ctx, o, "watch", prefix, Watch(ctx, o.b, prefix))
 }
 
 // observe passes on a sequence, and tells of it when it has ended.
-func observe[T any](o *observed, name, prefix string, seq iter.Seq2[T, error]) iter.Seq2[T, error] {
+func observe[T any](ctx context.Context, o *observed, name, prefix string, seq iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		op := o.begin(name, prefix, 0)
 		var last error
-		defer func() { o.end(op, last) }()
+		defer func() {
+			if name == "watch" && isContextErr(last) && contextErr(ctx) != nil {
+				last = nil // which is how one ends a Watch
+			}
+			o.end(ctx, op, last)
+		}()
 		for item, err := range seq {
 			if last = err; err == nil {
 				op.Keys++

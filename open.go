@@ -54,6 +54,9 @@ func Schemes() []string {
 // documents others. Unless lazy=true, Open pings, and fails when there is no
 // answer within dial_timeout (5 s by default).
 //
+// A + stands for itself. For a password with many such characters see [Config], or
+// let url.UserPassword encode it.
+//
 // No error of Open shows a part of rawURL that could be a secret.
 func Open(ctx context.Context, rawURL string) (L2CacheBackend, error) {
 	if contextErr(ctx) != nil {
@@ -134,17 +137,15 @@ func openErr(ctx context.Context, p *Params, err error) error {
 // adapters names the packages of this module by the schemes that they register,
 // for the hint in the error of a scheme that nobody registered.
 var adapters = map[string]string{
-	"bolt":           "bolt",
-	"mem":            "mem",
-	"memcached":      "memcached",
-	"memcacheds":     "memcached",
-	"nats":           "natskv",
-	"nats+tls":       "natskv",
-	"redis":          "redis",
-	"rediss":         "redis",
-	"redis+cluster":  "redis",
-	"redis+sentinel": "redis",
-	"redis+unix":     "redis",
+	"bolt":       "bolt",
+	"mem":        "mem",
+	"memcached":  "memcached",
+	"memcacheds": "memcached",
+	"nats":       "natskv",
+	"nats+tls":   "natskv",
+	"redis":      "redis",
+	"rediss":     "redis",
+	"redis+unix": "redis",
 }
 
 // unknownScheme is the error of a scheme that is not registered.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -137,7 +138,7 @@ func (p *Params) TLS() *tls.Config {
 		config.RootCAs = x509.NewCertPool()
 		switch {
 		case err != nil:
-			p.Fault("tls_ca", "%w", err)
+			p.Fault("tls_ca", "%w", fileErr(err))
 		case !config.RootCAs.AppendCertsFromPEM(pem):
 			p.Fault("tls_ca", "there is no certificate in the file")
 		}
@@ -147,13 +148,23 @@ func (p *Params) TLS() *tls.Config {
 	case cert != "" && key != "":
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
-			p.Fault("tls_cert", "with tls_key: %w", err)
+			p.Fault("tls_cert", "with tls_key: %w", fileErr(err))
 		}
 		config.Certificates = []tls.Certificate{pair}
 	case cert != "" || key != "":
 		p.Fault("tls_cert", "tls_cert and tls_key go together")
 	}
 	return config
+}
+
+// fileErr is err without the name of the file, which may be something else that
+// was put in its place: the certificate or the password itself.
+func fileErr(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }
 
 // Fault records what is wrong with a field of the URL or an option. The text must

@@ -110,8 +110,14 @@ func (p *prefixed) shortenMany(err error) error {
 
 // shortenAny is shorten for an error whose key only the error tells.
 func (p *prefixed) shortenAny(err error) error {
-	if e, ok := err.(*Error); ok {
-		return p.shorten(err, strings.TrimPrefix(e.Key, p.prefix))
+	e, ok := err.(*Error)
+	if !ok {
+		return err
 	}
-	return err
+	if e.Key == p.prefix { // a Scan or Watch of everything
+		short := *e
+		short.Key = ""
+		return &short
+	}
+	return p.shorten(err, strings.TrimPrefix(e.Key, p.prefix))
 }

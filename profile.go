@@ -35,12 +35,16 @@ type Profile struct {
 	// Durable: entries survive a restart of the store.
 	Durable bool
 
-	// Embedded: the store runs in this process; no network is involved.
+	// Embedded: the store runs in this process; no network is involved, and
+	// conformance has no server to break.
 	Embedded bool
 
 	// Exclusive: one handle at a time can have the store open.
 	Exclusive bool
 }
+
+// defaultResolution is that of a profile without one.
+const defaultResolution = time.Millisecond
 
 // A Clock says whose clock a backend's deadlines are on.
 type Clock int
@@ -75,7 +79,7 @@ func ProfileOf(b CacheBackend) Profile {
 		p = b.Profile()
 	}
 	if p.Resolution == 0 {
-		p.Resolution = time.Millisecond
+		p.Resolution = defaultResolution
 	}
 	if p.MaxTTL == 0 {
 		p.MaxTTL = NoExpiry

@@ -1,6 +1,9 @@
 package l2cache
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A Secret is a password. It prints as "***", with every verb and wherever it is
 // held: the text is behind a pointer, so that not even a %+v of a struct that
@@ -30,8 +33,11 @@ func (s Secret) Format(f fmt.State, _ rune) {
 	}
 }
 
-// UnmarshalText takes text as the secret.
+// UnmarshalText takes text as the secret. It refuses "***", which was one once.
 func (s *Secret) UnmarshalText(text []byte) error {
+	if string(text) == "***" {
+		return errors.New("the secret was redacted: it is ***")
+	}
 	*s = NewSecret(string(text))
 	return nil
 }

@@ -1,15 +1,17 @@
 package l2cache
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
 )
 
 // CheckTTL returns ttl as a backend stores it: rounded up to a multiple of
-// resolution, and MaxTTL at most; NoExpiry as it is. For a ttl that is zero or
-// negative the error matches ErrInvalidTTL.
+// resolution, 1 ms if that is zero, and MaxTTL at most; NoExpiry as it is. For a ttl
+// that is zero or negative the error matches ErrInvalidTTL.
 func CheckTTL(ttl, resolution time.Duration) (time.Duration, error) {
+	resolution = cmp.Or(resolution, defaultResolution)
 	switch {
 	case ttl <= 0:
 		return 0, fmt.Errorf("%w: %v is not positive", ErrInvalidTTL, ttl)
@@ -67,8 +69,9 @@ func Remaining(now time.Time, deadline int64, ttl, resolution time.Duration) (ti
 
 // RoundRemaining rounds a remaining TTL down to resolution, but not below 1 ns:
 // an entry that can still be read is never reported as having nothing left.
-// NoExpiry stays NoExpiry.
+// NoExpiry stays NoExpiry. A resolution of zero is 1 ms.
 func RoundRemaining(left, resolution time.Duration) time.Duration {
+	resolution = cmp.Or(resolution, defaultResolution)
 	if left == NoExpiry {
 		return NoExpiry
 	}

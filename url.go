@@ -15,6 +15,9 @@ import (
 //
 // Errors name the part that is wrong and never quote it.
 func parseURL(raw string) (*Params, error) {
+	if raw == "" {
+		return nil, errors.New("URL: it is empty")
+	}
 	for i := range len(raw) {
 		switch c := raw[i]; {
 		case c <= ' ' || c == 0x7f:

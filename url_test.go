@@ -54,7 +54,7 @@ const canary = "hunter2"
 
 func TestParseURLErrors(t *testing.T) {
 	for _, tt := range []struct{ url, want string }{
-		{"", "begin with a scheme"},
+		{"", "it is empty"},
 		{"localhost", "begin with a scheme"},
 		{canary + "@localhost:6379", "begin with a scheme"},
 		{"redis:localhost", ""}, // an opaque path; the adapter refuses it

@@ -855,7 +855,7 @@ var capabilityCases = []Case{
 		run: func(p *probe) {
 			h := p.open()
 			for _, b := range []l2cache.L2CacheBackend{
-				l2cache.WithPrefix(h.b, "app:"), l2cache.Observe(h.b, func(l2cache.Op) {}), l2cache.WithPrefix(l2cache.Observe(h.b, func(l2cache.Op) {}), "x"),
+				l2cache.WithPrefix(h.b, "app:"), l2cache.Observe(h.b, func(context.Context, l2cache.Op) {}), l2cache.WithPrefix(l2cache.Observe(h.b, func(context.Context, l2cache.Op) {}), "x"),
 			} {
 				if got := l2cache.ProfileOf(b).Supports; got != p.e.profile.Supports {
 					p.failf("wrapped: %v | want %v", got, p.e.profile.Supports)

@@ -12,6 +12,7 @@ package mem
 import (
 	"bytes"
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	entries map[string]entry // guarded by mu
+	peak    int              // the most entries that the map has had; guarded by mu
 }
 
 type entry struct {
@@ -167,6 +169,12 @@ func (s *Store) deleteLocked(key string) {
 // random place, so with two looked at for each one stored, dead entries cannot
 // pile up without bound.
 func (s *Store) reclaimLocked(now time.Time) {
+	// A map keeps its size when it empties, and looking for entries in it gets slow.
+	if s.peak = max(s.peak, len(s.entries)); s.peak > 1024 && len(s.entries) < s.peak/8 {
+		smaller := make(map[string]entry, len(s.entries))
+		maps.Copy(smaller, s.entries)
+		s.entries, s.peak = smaller, len(smaller)
+	}
 	looked := 0
 	for key, e := range s.entries {
 		if _, live := e.remaining(now); !live {
