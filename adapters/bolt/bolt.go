@@ -22,6 +22,9 @@
 //     about 1,024 rows, shared likewise.
 //   - Scan: read transactions of up to 1,000 entries, from the prefix on, in the order
 //     of the keys. Chunks are not read.
+//   - Watch: what the commits of all handles on the bucket in this process have
+//     changed, told when they have ended. What the owner of a database writes into the
+//     bucket without a handle is not seen.
 //   - Ping: an empty read transaction.
 //
 // Commits are grouped without a timer. A write that finds no commit under way is
@@ -67,8 +70,13 @@
 //
 // ErrFull: the disk or the database's MaxSize is full; nothing was changed.
 // ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
-// entry if bbolt can still find its way; to Add its key is taken. An error of the disk while a commit is
-// written is ErrUnavailable, and the write in doubt.
+// entry, and a Delete or DeletePattern removes it, if bbolt can still find its way.
+// Touch and Add leave it alone. GetMany fails for its key only, and Scan yields the
+// error of the first damaged row after all entries that are whole. An error of the
+// disk while a commit is written is ErrUnavailable, and the write in doubt.
+//
+// Op_timeout bounds each commit of a batch or a DeletePattern. After one that has
+// timed out no other is begun.
 //
 // # Limits
 //
@@ -143,6 +151,8 @@ type Cache struct {
 
 	closing    sync.Once
 	closed     atomic.Bool
+	hub        *l2cache.Hub       // of all caches on the bucket
+	done       <-chan struct{}    // closed by stop
 	stop       context.CancelFunc // ends background
 	background sync.WaitGroup
 
@@ -225,6 +235,8 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 func (c *Cache) start() {
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(context.Background())
+	c.done = ctx.Done()
+	c.hub = joinHub(c.place())
 	c.background.Go(func() { c.sweeper(ctx) })
 	if c.noSync {
 		c.background.Go(func() { c.syncer(ctx) })
@@ -239,7 +251,7 @@ func (c *Cache) Name() string { return "bolt" }
 func (c *Cache) Profile() l2cache.Profile {
 	return l2cache.Profile{
 		Supports: l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch |
-			l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan,
+			l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan | l2cache.CanWatch,
 		MaxValueLen: maxValueLen,
 		Durable:     true,
 		Embedded:    true,
@@ -397,6 +409,7 @@ func (c *Cache) Close() (err error) {
 		c.background.Wait()
 		c.committing.Lock()
 		defer c.committing.Unlock()
+		leaveHub(c.place())
 		if c.noSync {
 			err = c.db.Sync()
 		}

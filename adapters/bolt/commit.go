@@ -100,8 +100,12 @@ func (c *Cache) commitLocked(ws []*write) {
 		if w.err == nil {
 			w.err = err
 		}
-		if w.err == nil && w.changed {
-			c.sweepBy(w.deadline)
+		if !w.changed || err != nil && undone(err) {
+			continue
+		}
+		c.sweepBy(w.deadline)
+		if w.key != "" {
+			c.hub.Changed(w.key)
 		}
 	}
 	if err == nil && c.noSync {

@@ -29,3 +29,10 @@ func (c *Cache) Sweep(ctx context.Context, between func()) error {
 
 // Kind is the kind of a failure.
 func Kind(err error) error { return kind(err) }
+
+// Hubs is how many buckets there are with an open handle.
+func Hubs() int {
+	hubsMu.Lock()
+	defer hubsMu.Unlock()
+	return len(hubs)
+}

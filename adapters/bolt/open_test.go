@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -356,6 +358,23 @@ func TestDamagedPages(t *testing.T) {
 				outcomes["corrupt"]++
 			default:
 				t.Errorf("seed %d: Get(%q) = %d bytes that differ, %v", seed, key, len(got), err)
+			}
+		}
+		entries, err := l2cache.GetMany(t.Context(), c, slices.Collect(maps.Keys(values)))
+		if err != nil && !errors.Is(err, l2cache.ErrCorrupt) {
+			t.Errorf("seed %d: GetMany = %v, want ErrCorrupt", seed, err)
+		}
+		for key, e := range entries {
+			if !bytes.Equal(e.Value, values[key]) {
+				t.Errorf("seed %d: GetMany of %q = %d bytes that differ", seed, key, len(e.Value))
+			}
+		}
+		for info, err := range l2cache.Scan(t.Context(), c, "") {
+			if err != nil && !errors.Is(err, l2cache.ErrCorrupt) {
+				t.Errorf("seed %d: Scan = %v, want ErrCorrupt", seed, err)
+			}
+			if want, ours := values[info.Key]; err == nil && (!ours || info.Size != len(want)) {
+				t.Errorf("seed %d: Scan = %q with %d bytes, want %d", seed, info.Key, info.Size, len(want))
 			}
 		}
 		if err := c.Close(); err != nil {

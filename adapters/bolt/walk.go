@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -40,6 +41,9 @@ func (c *Cache) walk(prefix, from rowKey, visit func(k rowKey, row []byte) (enou
 		entries, size, enough := 0, 0, false
 		for k, row := cursor.Seek(from); bytes.HasPrefix(k, prefix); k, row = cursor.Next() {
 			if enough || entries == walkEntries || size >= walkBytes {
+				if bytes.Compare(k, from) <= 0 { // who goes on there goes round in circles
+					return fmt.Errorf("%w: keys out of order", l2cache.ErrCorrupt)
+				}
 				next = bytes.Clone(k)
 				return nil
 			}
