@@ -21,9 +21,9 @@ import (
 // ctx ends closes it. To wait beside a goroutine that reads takes 30 µs more, as
 // much as the round trip over the loopback interface.
 type conns struct {
-	newClient func(*conn) *redis.Client // knows the password, and no verb prints what a func knows
-	turns     chan struct{}             // holds one for each call under way
-	closing   chan struct{}             // closed by close
+	newConn func() *conn  // knows the password, and no verb prints what a func knows
+	turns   chan struct{} // holds one for each call under way
+	closing chan struct{} // closed by close
 
 	mu     sync.Mutex
 	idle   []*conn // the one used last is taken first
@@ -31,17 +31,9 @@ type conns struct {
 	closed bool
 }
 
-// newConns makes up to size connections, over TLS if config is not nil.
-func newConns(o redis.Options, config *tls.Config, size int) *conns {
-	o.PoolSize = 1
-	newClient := func(c *conn) *redis.Client {
-		o := o
-		o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return c.dial(ctx, config, network, addr), nil
-		}
-		return redis.NewClient(&o)
-	}
-	return &conns{newClient: newClient, turns: make(chan struct{}, size), closing: make(chan struct{})}
+// newConns makes up to size connections.
+func newConns(newConn func() *conn, size int) *conns {
+	return &conns{newConn: newConn, turns: make(chan struct{}, size), closing: make(chan struct{})}
 }
 
 // errBusy is the error of a call that got no connection in its time.
@@ -87,8 +79,8 @@ func (p *conns) take() *conn {
 		p.idle = p.idle[:n-1]
 		return c
 	}
-	c := &conn{closed: p.closed}
-	c.client = p.newClient(c)
+	c := p.newConn()
+	c.closed = p.closed
 	p.all = append(p.all, c)
 	return c
 }
@@ -121,6 +113,7 @@ func (p *conns) close() {
 // conn is a client with one connection, or none yet, for one call at a time.
 type conn struct {
 	client *redis.Client
+	dialer dialer
 
 	mu       sync.Mutex
 	net      net.Conn           // the one dialed last; nil before
@@ -130,6 +123,17 @@ type conn struct {
 	deadline time.Time          // of the call; zero if there is none
 	timer    *time.Timer        // runs expire at deadline; nil before the first call
 	closed   bool
+}
+
+// newConn returns a connection with the settings of o, to be dialed by dial.
+func newConn(o redis.Options, dial dialer) *conn {
+	c := &conn{dialer: dial}
+	o.PoolSize = 1
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return c.dial(ctx, network, addr), nil
+	}
+	c.client = redis.NewClient(&o)
+	return c
 }
 
 func (c *conn) pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
@@ -207,22 +211,32 @@ func (c *conn) endLocked() {
 		c.dialing()
 	}
 	if c.net != nil {
-		c.net.Close()
+		c.hangUpLocked()
 	}
+}
+
+// hangUpLocked closes the connection below that of TLS, which would send an alert
+// first, and wait for that.
+func (c *conn) hangUpLocked() {
+	if secure, ok := c.net.(interface{ NetConn() net.Conn }); ok {
+		secure.NetConn().Close()
+		return
+	}
+	c.net.Close()
 }
 
 // dial never fails. A connection that could not be made is returned as one whose use
 // fails: go-redis would print the failure of a dial to stderr and, after as many as
 // there may be connections, look once a second whether the server is back.
-func (c *conn) dial(ctx context.Context, config *tls.Config, network, addr string) net.Conn {
-	conn, err := c.connect(ctx, config, network, addr)
+func (c *conn) dial(ctx context.Context, network, addr string) net.Conn {
+	conn, err := c.connect(ctx, network, addr)
 	if err != nil {
 		return &unconnected{address{network, addr}, err}
 	}
 	return conn
 }
 
-func (c *conn) connect(ctx context.Context, config *tls.Config, network, addr string) (net.Conn, error) {
+func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.mu.Lock()
@@ -231,31 +245,42 @@ func (c *conn) connect(ctx context.Context, config *tls.Config, network, addr st
 		cancel()
 	}
 	c.mu.Unlock()
-
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
-	}}
-	conn, err := d.DialContext(ctx, network, addr)
+	conn, err := c.dialer(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	secure := conn
-	if config != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.net = conn
+	if c.closed || c.ended == c.call {
+		c.hangUpLocked()
+	}
+	return conn, nil
+}
+
+// A dialer makes a connection.
+type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// newDialer returns one for TLS, if config is not nil.
+func newDialer(config *tls.Config) dialer {
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}
+	if config == nil {
+		return d.DialContext
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
 		client := tls.Client(conn, config)
 		if err := client.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
 		}
-		secure = tlsConn{client}
+		return tlsConn{client}, nil
 	}
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.net = conn
-	if c.closed || c.ended == c.call {
-		conn.Close()
-	}
-	return secure, nil
 }
 
 // tlsConn lets go-redis look at the socket below before it uses a connection again.

@@ -93,7 +93,13 @@ func fromURL(p *l2cache.Params) *Cache {
 		}
 	}
 	size := p.Int("pool_size", 10*runtime.GOMAXPROCS(0), 1)
-	return &Cache{client: newConns(o, config, size), prompt: true, opTimeout: p.OpTimeout}
+	dial := newDialer(config)
+	return &Cache{
+		client:    newConns(func() *conn { return newConn(o, dial) }, size),
+		newLink:   func() *conn { return newConn(resp3(o), dial) },
+		prompt:    true,
+		opTimeout: p.OpTimeout,
+	}
 }
 
 // database returns the number in the path: /3, or 0 for / and nothing.

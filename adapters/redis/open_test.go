@@ -230,7 +230,7 @@ func TestPermissions(t *testing.T) {
 
 	// What the package documentation lists is enough.
 	c = as("least", "~*", "-@all", "+get", "+set", "+del", "+pttl", "+multi", "+exec", "+eval", "+evalsha", "+ping", "+info",
-		"+mget", "+unlink", "+pexpire", "+exists", "+persist", "+scan", "+strlen")
+		"+mget", "+unlink", "+pexpire", "+exists", "+persist", "+scan", "+strlen", "+hello", "+client|tracking")
 	for name, op := range operations("ok:c") {
 		if err := op(t.Context(), c); err != nil && !errors.Is(err, l2cache.ErrNotFound) {
 			t.Errorf("%s with the least permissions = %v", name, err)

@@ -16,6 +16,7 @@
 //	            MULTI, STRLEN k, PTTL k for each, EXEC
 //	DeletePattern
 //	            the same SCAN; UNLINK k… for each page
+//	Watch       CLIENT TRACKING ON BCAST PREFIX p, on a connection of its own
 //
 // # Time
 //
@@ -54,6 +55,17 @@
 // makes Scan yield keys that it has yielded before. Size and TTL are of one instant.
 // Keys that are none of an entry, for they are empty, too long or of another type, are
 // not yielded; DeletePattern does not look at the type.
+//
+// # Watching
+//
+// Each Watch has a connection of its own beyond pool_size, on which the server sends
+// the keys that change: by any client and, as it does not tell the databases apart, in
+// any of them. It tells of expiry and eviction, too. A server that is flushed and a
+// connection that was lost are a Gap. One that has been silent for 3 s is sent a PING,
+// and is lost if nothing comes within op_timeout. It is made anew until the loop ends,
+// or the server does not accept the user any more. It is made with the options of a
+// caller's client, and does not end with that. It takes version 3 of the protocol, which
+// Redis has since 6.0; a handle that was opened by URL does all else over version 2.
 //
 // # Waiting
 //
@@ -104,6 +116,8 @@
 //     cancelled.
 //   - DialerRetries: 1. By default go-redis dials five times in 400 ms before it says
 //     that a server refuses, and it prints each failure to stderr.
+//   - Dialer: Watch calls it, too, with a ctx that ends when the loop has to. That of
+//     go-redis does not look at it for TLS, so that Close may wait for DialTimeout.
 //   - PoolSize: after that many failures to dial, go-redis looks no more than once a
 //     second whether the server is back.
 //
@@ -117,6 +131,7 @@
 //	Scan        scan, info, strlen
 //	DeletePattern
 //	            scan, info, unlink
+//	Watch       hello, client (client|tracking with Redis 7), ping
 package redis
 
 import (
@@ -160,8 +175,9 @@ type Options struct {
 // Cache is a handle on a database.
 type Cache struct {
 	client    pipeliner
-	prompt    bool // client returns when ctx ends
-	bounded   bool // client returns at ctx's deadline
+	newLink   func() *conn // for Watch; knows the password, as no verb prints
+	prompt    bool         // client returns when ctx ends
+	bounded   bool         // client returns at ctx's deadline
 	opTimeout time.Duration
 	profile   l2cache.Profile
 
@@ -197,13 +213,16 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 	if timeout == 0 {
 		timeout = l2cache.DefaultOpTimeout
 	}
+	// What a Watch needs of its own is dialed as the client dials.
+	o3 := resp3(*single.Options())
+	newLink := func() *conn { return newConn(o3, dialer(o3.Dialer)) }
 	bounded := single.Options().ContextTimeoutEnabled
 	if !bounded {
 		// The clone shares the connections. Its timeouts bound the goroutines that
 		// read for calls which have returned.
 		single = single.WithTimeout(timeout)
 	}
-	c := &Cache{client: shared{single}, bounded: bounded, opTimeout: timeout}
+	c := &Cache{client: shared{single}, newLink: newLink, bounded: bounded, opTimeout: timeout}
 	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
 	return c, nil
 }
@@ -233,7 +252,8 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.Clock = l2cache.ServerClock
 	c.profile.MaxValueLen = maxValueLen
 	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
-		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan
+		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan |
+		l2cache.CanWatch
 	c.gets = c.group(c.runGets)
 	c.pairs = c.group(c.runPairs)
 	c.meanSize.Store(firstMean)

@@ -120,6 +120,12 @@ func operations(key string) map[string]func(context.Context, l2cache.L2CacheBack
 			}
 			return last
 		},
+		"Watch": func(ctx context.Context, b l2cache.L2CacheBackend) error {
+			for _, err := range l2cache.Watch(ctx, b, key) {
+				return err
+			}
+			return errors.New("Watch tells nothing")
+		},
 	}
 }
 
@@ -167,7 +173,7 @@ func wire(args ...string) string {
 func TestCommands(t *testing.T) {
 	var r recorder
 	client := newClient(t, redis.Options{Addr: server(t).Addr, Dialer: r.dial, PipelinePoolSize: -1})
-	c := newCache(t, client, nil)
+	c := newCache(t, client, &Options{OpTimeout: 10 * time.Second})
 	if err := c.Ping(t.Context()); err != nil { // connects
 		t.Fatal(err)
 	}
@@ -279,7 +285,7 @@ func TestTornPairs(t *testing.T) {
 		}
 		return false
 	}
-	b := openURL(t, "redis://"+server(t).Addr)
+	b := openURL(t, "redis://"+server(t).Addr+"?op_timeout=10s")
 	const key, reads, readers = "torn", 100_000, 32
 	if err := b.Set(t.Context(), key, entries[0].Value, entries[0].TTL); err != nil {
 		t.Fatal(err)
@@ -398,6 +404,9 @@ func TestCloseLeavesTheCallersClient(t *testing.T) {
 	c = newCache(t, client, nil)
 	client.Close()
 	for name, op := range operations("k") {
+		if name == "Watch" {
+			continue // it has a connection of its own
+		}
 		if err := op(t.Context(), c); !errors.Is(err, l2cache.ErrClosed) {
 			t.Errorf("%s through a closed client = %v, want ErrClosed", name, err)
 		}

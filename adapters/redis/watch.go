@@ -1,0 +1,225 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/l2cache/l2cache"
+)
+
+const (
+	// silence is how long a link may be silent before it is sent a PING.
+	silence = 3 * time.Second
+
+	// Between two attempts to make a link again.
+	minPause = 10 * time.Millisecond
+	maxPause = time.Second
+)
+
+var _ l2cache.Watcher = (*Cache)(nil)
+
+// Watch tells of changes by CLIENT TRACKING with BCAST, on a connection of its own.
+func (c *Cache) Watch(ctx context.Context, prefix string) iter.Seq2[l2cache.Event, error] {
+	return func(yield func(l2cache.Event, error) bool) {
+		if err := l2cache.PreflightNoKey(ctx, name, "watch", c.isClosed()); err != nil {
+			yield(l2cache.Event{}, err)
+			return
+		}
+		linkCtx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stop := context.AfterFunc(c.closing, cancel)
+		defer stop()
+		var hub l2cache.Hub
+		started := make(chan error, 1)
+		if c.begin() {
+			go func() {
+				defer c.calls.Done()
+				c.track(linkCtx, prefix, &hub, started)
+			}()
+		}
+		var err error
+		select {
+		case err = <-started:
+		case <-linkCtx.Done():
+			err = linkCtx.Err()
+		}
+		if err != nil {
+			yield(l2cache.Event{}, c.newError(ctx, "watch", prefix, err))
+			return
+		}
+		hub.Watch(ctx, name, prefix, c.closing.Done())(yield)
+	}
+}
+
+// track tells hub of changes until ctx ends. What comes of the first attempt to make
+// a link goes to started.
+func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, started chan<- error) {
+	first := true
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		err := c.follow(ctx, prefix, hub, func() {
+			if first {
+				started <- nil // its reader begins with a Gap
+			} else {
+				hub.Gap()
+			}
+			first = false
+			pause = minPause
+		})
+		if first {
+			started <- err
+			return
+		}
+		if redis.IsAuthError(err) || redis.IsPermissionError(err) {
+			hub.Fail(err) // its reader may not have come yet, so go on
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// follow makes a link, calls tracking when changes are seen from there on, and tells
+// hub of them until the link is lost or ctx ends. The error is never nil.
+func (c *Cache) follow(ctx context.Context, prefix string, hub *l2cache.Hub, tracking func()) error {
+	link := c.newLink()
+	defer link.client.Close()
+	// The handshake is go-redis's. After it nothing is on the way, so that the
+	// connection can be taken from it: it would read the changes only with replies.
+	hello := redis.NewStatusCmd(ctx, "ping")
+	if err := link.pipeline(ctx, time.Now().Add(c.opTimeout), []redis.Cmder{hello}); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, link.close)
+	defer stop()
+	conn := link.net
+	send := func(args ...string) error {
+		conn.SetWriteDeadline(time.Now().Add(c.opTimeout))
+		_, err := conn.Write(request(args...))
+		return err
+	}
+	track := []string{"client", "tracking", "on", "bcast"}
+	if prefix != "" {
+		track = append(track, "prefix", prefix)
+	}
+	if err := send(track...); err != nil {
+		return err
+	}
+	changes := newInvalidations(hub, tracking)
+	buf := make([]byte, 16<<10)
+	asked := true // something is to be answered within the operation timeout
+	for {
+		wait := silence
+		if asked {
+			wait = c.opTimeout
+		}
+		conn.SetReadDeadline(time.Now().Add(wait))
+		n, err := conn.Read(buf)
+		if n > 0 {
+			if _, err := changes.Write(buf[:n]); err != nil {
+				return err
+			}
+			asked = false
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && !asked:
+			if err := send("ping"); err != nil {
+				return err
+			}
+			asked = true
+		default:
+			return err
+		}
+	}
+}
+
+// resp3 returns the options of a link.
+func resp3(o redis.Options) redis.Options {
+	o.Protocol = 3
+	o.PipelinePoolSize = -1
+	o.MinIdleConns = 0
+	o.MaxRetries = -1
+	o.DialerRetries = 1
+	o.ReadTimeout = -2 // none: the end of ctx closes the connection
+	o.WriteTimeout = -2
+	o.Limiter = nil
+	o.PushNotificationProcessor = nil
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return o
+}
+
+// request is a command as it is sent.
+func request(args ...string) []byte {
+	b := append(strconv.AppendInt([]byte("*"), int64(len(args)), 10), "\r\n"...)
+	for _, arg := range args {
+		b = append(strconv.AppendInt(append(b, '$'), int64(len(arg)), 10), "\r\n"...)
+		b = append(append(b, arg...), "\r\n"...)
+	}
+	return b
+}
+
+// invalidations decodes what the server sends over a link: a status for CLIENT
+// TRACKING and one for each PING, and pushes of "invalidate" with an array of keys, or
+// with null for all.
+type invalidations struct {
+	lexer
+	hub      *l2cache.Hub
+	tracking func()
+
+	on   bool // CLIENT TRACKING was answered
+	name bool // a push's name is to come
+	what bool // the array or null is to come
+	keys int  // of the array, that are to come
+}
+
+func newInvalidations(hub *l2cache.Hub, tracking func()) *invalidations {
+	i := &invalidations{hub: hub, tracking: tracking}
+	i.init(i.take)
+	return i
+}
+
+func (i *invalidations) take(r reply) error {
+	switch {
+	case r.kind == '-':
+		return serverError(r.text)
+	case !i.on && r.kind == '+':
+		i.on = true
+		i.tracking()
+	case i.keys > 0 && r.kind == '$':
+		i.keys--
+		if key := string(r.text); l2cache.CheckKey(key, l2cache.MaxKeyLen) == nil {
+			i.hub.Changed(key)
+		}
+	case i.keys > 0:
+		return errReply
+	case i.name && r.kind == '$' && string(r.text) == "invalidate":
+		i.name, i.what = false, true
+	case i.what && r.kind == '_':
+		i.what = false
+		i.hub.Gap()
+	case i.what && r.kind == '*':
+		n, err := strconv.Atoi(string(r.text))
+		if err != nil || n < 0 {
+			return errReply
+		}
+		i.what, i.keys = false, n
+	case i.name || i.what:
+		return errReply
+	case r.kind == '>' && string(r.text) == "2":
+		i.name = true
+	case r.kind != '+':
+		return errReply
+	}
+	return nil
+}
