@@ -74,9 +74,9 @@
 // server has removed the consumer, when a delivery is missing, and when it has not
 // asked for half a second, because the process was stopped, say: the marker of a
 // deletion may be gone then. That the consumer's server in a cluster is gone without
-// a word shows after two seconds and op_timeout. A consumer that is left over, as of a
-// connection that broke, is removed by the server after ten seconds. What removes
-// messages without publishing, as a purge of the stream does, is not told.
+// a word shows after two seconds and op_timeout. A consumer that is left over, after
+// Close or when a connection broke, is removed by the server after ten seconds. What
+// removes messages without publishing, as a purge of the stream does, is not told.
 //
 // Nothing is sent twice. A call that is under way when the connection breaks is
 // ErrUnavailable at once, and so is every call until the client has reconnected,

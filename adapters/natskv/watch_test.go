@@ -197,7 +197,7 @@ func TestWatchGoesOn(t *testing.T) {
 
 // A request for changes ends after two seconds, and another takes its place.
 func TestWatchWhileNothingHappens(t *testing.T) {
-	srv := server(t)
+	srv := servertest.NATS(t)
 	b := open(t, srv, "quiet", "storage=memory")
 	s := stream(t, srv, "quiet")
 	w := watch(t, b, "user:")
