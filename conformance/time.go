@@ -19,9 +19,9 @@ const minAlive = 50 * time.Millisecond
 const grain = time.Microsecond
 
 // end is the instant from which an entry that was set in span set with ttl must
-// not be read any more.
+// not be read any more: a resolution after the TTL that was stored.
 func (p *probe) end(set span, ttl time.Duration) time.Time {
-	return set.done.Add(ttl + p.resolution() + grain)
+	return set.done.Add(p.stored(ttl) + p.resolution() + grain)
 }
 
 // A life is an entry whose end is being watched.
