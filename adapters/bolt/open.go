@@ -31,7 +31,9 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 		p.Fault("open_timeout", "it is not shorter than dial_timeout, %v", p.DialTimeout)
 	}
 	switch {
-	case len(p.Hosts) > 0 || p.User != "":
+	case p.User != "" || p.Password.Reveal() != "":
+		p.Fault("user", "a file has no user and no password")
+	case len(p.Hosts) > 0:
 		p.Fault("URL", "write bolt:///absolute/file.db or bolt:relative/file.db; after two slashes comes a host")
 	case p.Path == "" || strings.HasSuffix(p.Path, "/"):
 		p.Fault("path", "it names no file, as in bolt:///absolute/file.db or bolt:relative/file.db")

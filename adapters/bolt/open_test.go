@@ -26,7 +26,8 @@ func TestOpenRefusesURLs(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for url, want := range map[string]string{
 		"bolt://relative/file.db":            "bolt:relative/file.db",
-		"bolt://user@host/file.db":           "bolt:relative/file.db",
+		"bolt://user@host/file.db":           "no user and no password",
+		"bolt://:secret@/file.db":            "no host",
 		"bolt://":                            "names no file",
 		"bolt:///":                           "names no file",
 		"bolt:directory/":                    "names no file",

@@ -21,7 +21,7 @@ var (
 )
 
 func open(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
-	if len(p.Hosts) > 1 || p.Path != "" || p.User != "" {
+	if len(p.Hosts) > 1 || p.Path != "" || p.User != "" || p.Password.Reveal() != "" {
 		p.Fault("URL", "mem:// or mem://name is all there is")
 	}
 	if err := p.Err(); err != nil {

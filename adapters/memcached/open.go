@@ -34,11 +34,14 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	if p.Scheme == "memcacheds" {
 		dialer = &tls.Dialer{Config: p.TLS()}
 	}
-	if err := p.Err(); err != nil {
-		return nil, err
+	var selector *Selector
+	if len(addrs) > 0 {
+		var err error
+		if selector, err = NewSelector(addrs...); err != nil {
+			p.Fault("host", "%w", err)
+		}
 	}
-	selector, err := NewSelector(addrs...)
-	if err != nil {
+	if err := p.Err(); err != nil {
 		return nil, err
 	}
 

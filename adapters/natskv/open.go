@@ -64,6 +64,9 @@ func connectOptions(p *l2cache.Params) nats.Options {
 	for _, addr := range p.Addrs("4222") {
 		o.Servers = append(o.Servers, "nats://"+addr)
 	}
+	if (p.User == "") != (p.Password.Reveal() == "") {
+		p.Fault("user", "user and password go together; tokens are not supported")
+	}
 	if p.User != "" {
 		// A function, because a %v of the options must not show the password.
 		user, password := p.User, p.Password
