@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/l2cache/l2cache/internal/servertest"
 )
 
 func TestEmbedded(t *testing.T) {
@@ -15,6 +18,30 @@ func TestEmbedded(t *testing.T) {
 	}
 	t.Logf("\n%s", &out)
 	if !strings.HasSuffix(out.String(), "The same results on mem, bolt.\n") {
+		t.Error("the results differ")
+	}
+}
+
+// TestAll runs it on every backend, from a file as a user would write it.
+func TestAll(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "backends.yaml")
+	text := fmt.Sprintf(`
+bolt:      {url: "bolt://%s"}
+mem:       {url: "mem://swap"}
+memcached: {url: "memcached://%s", prefix: "swap:", op_timeout: 5s}
+nats:      {url: "nats://%s/swap", op_timeout: 5s}
+redis:     {url: "redis://%s", prefix: "swap:", op_timeout: 5s}
+`, filepath.ToSlash(filepath.Join(dir, "cache.db")), servertest.Memcached(t).Addr, servertest.NATS(t).Addr, servertest.Redis(t).Addr)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := run(&out, config, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", &out)
+	if !strings.HasSuffix(out.String(), "The same results on bolt, mem, memcached, nats, redis.\n") {
 		t.Error("the results differ")
 	}
 }
