@@ -136,7 +136,7 @@ var batchMutants = []Mutant{
 				}
 				last := items[len(items)-1]
 				last.Value = clone(last.Value)
-				time.AfterFunc(5*time.Millisecond, func() { c.SetMany(context.Background(), []l2cache.Item{last}) })
+				time.AfterFunc(300*time.Millisecond, func() { c.SetMany(context.Background(), []l2cache.Item{last}) })
 				return c.SetMany(ctx, items[:len(items)-1])
 			}}
 		},

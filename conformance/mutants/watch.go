@@ -82,7 +82,7 @@ var watchMutants = []Mutant{
 			c.Watch(ctx, prefix)(yield)
 		},
 		"watch/sees", "watch/ends"),
-	watching("Watch subscribes 20 ms after the first event", "changes after the first event are seen",
+	watching("Watch subscribes 300 ms after the first event", "changes after the first event are seen",
 		func(ctx context.Context, c *client, prefix string, yield func(l2cache.Event, error) bool) {
 			if err := c.begin(ctx, "watch"); err != nil {
 				yield(l2cache.Event{}, err)
@@ -91,7 +91,7 @@ var watchMutants = []Mutant{
 			if !yield(l2cache.Event{Gap: true}, nil) {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond)
 			first := true
 			for e, err := range c.Watch(ctx, prefix) {
 				if again := first && e.Gap; !again && !yield(e, err) {
