@@ -24,9 +24,9 @@
 // adapters of this module.
 //
 // Never early, never late. An entry is readable from the return of Set until
-// ttl after the call of Set, and absent from ttl plus one resolution after the
-// return of Set, whatever the granularity of the server; unless the profile
-// says Evicts and the backend was short of space.
+// ttl after the call of Set, and absent from ttl, rounded up, plus one resolution
+// after the return of Set, whatever the granularity of the server; unless the
+// profile says Evicts and the backend was short of space.
 //
 // TTL out. The remaining TTL is that of some instant between call and return,
 // rounded down to the resolution but at least 1 ns, and at most the TTL that
