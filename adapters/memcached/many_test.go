@@ -70,8 +70,10 @@ func TestGetManySeveralServers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			byURL := open(t, "memcached://"+strings.Join(addrs, ",")+"?op_timeout=2s&dial_timeout=30s")
-			byNew, err := memcached.New(memcache.NewFromSelector(selector), &memcached.Options{OpTimeout: patience})
+			byURL := open(t, "memcached://"+strings.Join(addrs, ",")+"?op_timeout=3s&dial_timeout=30s")
+			client := memcache.NewFromSelector(selector)
+			client.Timeout = 2 * time.Second
+			byNew, err := memcached.New(client, &memcached.Options{OpTimeout: patience})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +113,11 @@ func TestGetManySeveralServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, cache := range map[string]l2cache.L2CacheBackend{"url": byURL, "caller's client": byNew} {
+				start := time.Now()
 				got, err := l2cache.GetMany(t.Context(), cache, keys)
+				if took := time.Since(start); name == "url" && took > 8*time.Second {
+					t.Errorf("%s: GetMany took %v: the server that is %s was waited for again", name, took, fault)
+				}
 				var errs l2cache.KeyErrors
 				if !errors.As(err, &errs) {
 					t.Fatalf("%s: GetMany = %v, want KeyErrors", name, err)
