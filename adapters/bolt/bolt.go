@@ -53,7 +53,9 @@
 //
 // # Consistency
 //
-// All handles on one database see each write as soon as it has returned. A file
+// All handles on one database see each write as soon as it has returned. A batch
+// is not one write: others can come between its commits, and GetMany has one instant
+// for each 1,000 keys or 4 MiB. A file
 // that was opened by URL has one handle only: a second one, in this process or
 // another, is refused. The lock is a file of its own, with .lock after the name,
 // so that it holds even when the database file is removed while it is open. The
@@ -75,8 +77,8 @@
 // error of the first damaged row after all entries that are whole. An error of the
 // disk while a commit is written is ErrUnavailable, and the write in doubt.
 //
-// Op_timeout bounds each commit of a batch or a DeletePattern. After one that has
-// timed out no other is begun.
+// In a batch or a DeletePattern each commit has an op_timeout of its own. After one
+// that has timed out no other is begun.
 //
 // # Limits
 //
