@@ -53,8 +53,8 @@
 // that sets the entry, so a reader whose clock is ahead of the writer's by d loses
 // the entry d early, and one whose clock is behind by d keeps it for d longer. The
 // remaining TTL is wrong by as much, but never more than the TTL that was set. Add
-// goes by the clock of its caller.
-// Keep the machines on NTP, and use no TTL that is short compared with the skew.
+// and Touch read as Get does. Keep the machines on NTP, and use no TTL that is short
+// compared with the skew.
 //
 // # Limits
 //
@@ -73,10 +73,10 @@
 // # Consistency
 //
 // A key is on one server, and each operation takes effect by one command, so the
-// operations on it are linearizable. Programs that list different servers disagree on where the
-// keys are. A server that is down is not replaced by another: its keys are
-// ErrUnavailable until it is back, which is empty then, and the keys of the others
-// are unaffected. So it is with the keys of a GetMany.
+// operations on it are linearizable. Programs that list different servers disagree
+// on where the keys are. A server that is down is not replaced by another: its keys,
+// also in a GetMany, are ErrUnavailable until it is back, which is empty then, and
+// the keys of the others are unaffected.
 //
 // # Contexts and failures
 //
