@@ -68,36 +68,50 @@ func TestNewError(t *testing.T) {
 		{
 			"a live ctx", t.Context(), l2cache.ErrUnavailable, io.ErrUnexpectedEOF,
 			[]error{l2cache.ErrUnavailable, io.ErrUnexpectedEOF},
-			[]error{context.Canceled, context.DeadlineExceeded, l2cache.ErrNotFound}, new(*l2cache.Error),
+			[]error{context.Canceled, context.DeadlineExceeded, l2cache.ErrNotFound},
+			new(*l2cache.Error),
 		},
 		{
 			"a timeout of the driver's", t.Context(), l2cache.ErrUnavailable, dialTimeout,
 			[]error{l2cache.ErrUnavailable},
-			[]error{context.Canceled, context.DeadlineExceeded}, new(*net.OpError),
+			[]error{context.Canceled, context.DeadlineExceeded},
+			new(*net.OpError),
 		},
 		{
 			"a deadline of the connection's", t.Context(), nil, os.ErrDeadlineExceeded,
-			[]error{l2cache.ErrUnavailable, os.ErrDeadlineExceeded}, []error{context.DeadlineExceeded}, new(*l2cache.Error),
+			[]error{l2cache.ErrUnavailable, os.ErrDeadlineExceeded},
+			[]error{context.DeadlineExceeded},
+			new(*l2cache.Error),
 		},
 		{
 			"a cancelled ctx", cancelled, l2cache.ErrUnavailable, dialTimeout,
-			[]error{context.Canceled}, []error{l2cache.ErrUnavailable, context.DeadlineExceeded}, new(*l2cache.Error),
+			[]error{context.Canceled},
+			[]error{l2cache.ErrUnavailable, context.DeadlineExceeded},
+			new(*l2cache.Error),
 		},
 		{
 			"a ctx with a cause", withCause, l2cache.ErrUnavailable, io.EOF,
-			[]error{context.Canceled, cause}, []error{l2cache.ErrUnavailable}, new(*l2cache.Error),
+			[]error{context.Canceled, cause},
+			[]error{l2cache.ErrUnavailable},
+			new(*l2cache.Error),
 		},
 		{
 			"a deadline that has passed", expired, l2cache.ErrUnavailable, io.EOF,
-			[]error{context.DeadlineExceeded}, []error{l2cache.ErrUnavailable, context.Canceled}, new(*l2cache.Error),
+			[]error{context.DeadlineExceeded},
+			[]error{l2cache.ErrUnavailable, context.Canceled},
+			new(*l2cache.Error),
 		},
 		{
 			"a kind that err has", t.Context(), nil, fmt.Errorf("row 3: %w", l2cache.ErrCorrupt),
-			[]error{l2cache.ErrCorrupt}, []error{l2cache.ErrUnavailable}, new(*l2cache.Error),
+			[]error{l2cache.ErrCorrupt},
+			[]error{l2cache.ErrUnavailable},
+			new(*l2cache.Error),
 		},
 		{
 			"an operation that there is not", t.Context(), errors.ErrUnsupported, nil,
-			[]error{errors.ErrUnsupported}, []error{l2cache.ErrUnavailable}, new(*l2cache.Error),
+			[]error{errors.ErrUnsupported},
+			[]error{l2cache.ErrUnavailable},
+			new(*l2cache.Error),
 		},
 	} {
 		err := l2cache.NewError(tt.ctx, "test", "get", "k", tt.kind, tt.err)

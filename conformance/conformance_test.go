@@ -153,7 +153,8 @@ func TestMistakesOfTheTest(t *testing.T) {
 		"nothing opened": {func(context.Context, string) (l2cache.L2CacheBackend, error) { return nil, nil }, conformance.Options{}, "neither"},
 		"an error": {
 			func(context.Context, string) (l2cache.L2CacheBackend, error) { return nil, errors.New("no server") },
-			conformance.Options{}, "cannot open the backend: no server",
+			conformance.Options{},
+			"cannot open the backend: no server",
 		},
 	} {
 		if _, err := conformance.Check(t.Context(), c.open, &c.o); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -21,12 +21,14 @@ var golden = []struct {
 }{
 	{
 		"1.5 s from 2026-01-02 03:04:05.000006 UTC", "c54c0100" + "0006475ef663d6a6" + "000000000016e360" + "76616c7565",
-		envelope.Header{Deadline: 1767323046500006, TTL: 1500 * time.Millisecond}, "value",
+		envelope.Header{Deadline: 1767323046500006, TTL: 1500 * time.Millisecond},
+		"value",
 	},
 	{"no expiry, empty value", "c54c010000000000000000000000000000000000", envelope.Header{TTL: l2cache.NoExpiry}, ""},
 	{
 		"100 years from then", "c54c0100" + "00117b8dae107346" + "000b342eb7c38000" + "00",
-		envelope.Header{Deadline: 4920923045000006, TTL: l2cache.MaxTTL}, "\x00",
+		envelope.Header{Deadline: 4920923045000006, TTL: l2cache.MaxTTL},
+		"\x00",
 	},
 }
 
