@@ -1,0 +1,326 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+var watchCases = []Case{
+	{
+		ID:         "watch/sees",
+		Law:        "the first event is a Gap, and every change after it is seen: by Set, Delete, SetMany and what else there is, through this handle",
+		cause:      "a subscription that begins later than the first event says",
+		Capability: l2cache.CanWatch,
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "v", time.Hour)
+			w := h.watch("")
+			defer w.stop()
+			w.sees("k", func() { h.set("k", "w", time.Hour) })
+			w.sees("k", func() { h.delete("k") })
+			w.sees("a\r\n*", func() { h.set("a\r\n*", "", l2cache.NoExpiry) })
+			w.sees("b", func() { h.setMany([]l2cache.Item{{Key: "b", TTL: time.Hour}}) })
+			w.sees("b", func() {
+				if err := l2cache.DeleteMany(p.ctx, h.b, []string{"b"}); err != nil {
+					p.failf("DeleteMany = %v | want nil", err)
+				}
+			})
+			supports := p.e.profile.Supports
+			if supports.Has(l2cache.CanTouch) {
+				w.sees("c", func() { h.set("c", "v", time.Hour) })
+				w.sees("c", func() { h.touch("c", time.Minute) })
+			}
+			if supports.Has(l2cache.CanAdd) {
+				w.sees("d", func() { h.add("d", "v", time.Hour, true) })
+			}
+			if supports.Has(l2cache.CanDeletePattern) {
+				w.sees("e1", func() { h.set("e1", "v", time.Hour) })
+				w.sees("e1", func() { h.deletePattern("e*") })
+			}
+		},
+	},
+	{
+		ID:         "watch/peer",
+		Law:        "changes made through another handle are seen",
+		cause:      "a backend that tells of its own writes only",
+		Capability: l2cache.CanWatch,
+		needs:      needPeer,
+		run: func(p *probe) {
+			a, b := p.open(), p.open()
+			w := a.watch("")
+			defer w.stop()
+			for i := range 20 {
+				key := fmt.Sprint("k", i)
+				w.sees(key, func() { b.set(key, "v", time.Hour) })
+			}
+			w.sees("k0", func() { b.delete("k0") })
+		},
+	},
+	{
+		ID:         "watch/prefix",
+		Law:        "only keys that begin with the prefix are told, as the caller knows them",
+		cause:      "a prefix that is used as a pattern, or keys in their encoded form",
+		Capability: l2cache.CanWatch,
+		run: func(p *probe) {
+			h := p.open()
+			for _, prefix := range []string{"app:", "a*", "a.b", "a"} {
+				w := h.watch(prefix)
+				for _, key := range []string{"b", "A", "xapp:", "ap", "app", "ab", "a", "a.", "axb", "a*", "a.b", "app:1"} {
+					h.set(key, "v", time.Hour)
+				}
+				w.sees(prefix+"/last", func() { h.set(prefix+"/last", "v", time.Hour) })
+				for _, key := range w.keys() {
+					if !strings.HasPrefix(key, prefix) {
+						p.failf("Watch(%q) tells of %q | want keys that begin so", prefix, key)
+					}
+				}
+				w.stop()
+			}
+			w := p.prefixed(h, "pre:").watch("k")
+			defer w.stop()
+			h.set("k0", "v", time.Hour)
+			w.sees("k1", func() { h.set("pre:k1", "v", time.Hour) })
+			for _, key := range w.keys() {
+				if key != "k1" {
+					p.failf("Watch behind a prefix tells of %q | want k1", key)
+				}
+			}
+		},
+	},
+	{
+		ID:         "watch/burst",
+		Law:        "after the last change of each key there is an event of it or a Gap, however fast the writers and slow the reader",
+		cause:      "a full buffer whose overflow is dropped silently",
+		Capability: l2cache.CanWatch,
+		run:        watchBurstCase,
+	},
+	{
+		ID:         "watch/ends",
+		Law:        "Watch ends when the loop or its ctx does, or the backend is closed; the error is last, and nothing is left behind",
+		cause:      "a subscription or a goroutine that stays",
+		Capability: l2cache.CanWatch,
+		alone:      true,
+		run: func(p *probe) {
+			h := p.open()
+			h.set("k", "v", time.Hour)
+			before, _ := p.e.goroutines()
+			for range 15 {
+				for _, err := range l2cache.Watch(p.ctx, h.b, "") {
+					if err != nil {
+						p.failf("Watch = %v | want a Gap first", err)
+					}
+					break
+				}
+				w := h.watch("")
+				w.stop()
+				w.wantEnd(context.Canceled)
+			}
+			p.fewGoroutines(before, 8)
+			w := h.watch("")
+			h.close()
+			w.wantEnd(l2cache.ErrClosed)
+			var last error
+			for _, err := range l2cache.Watch(p.ctx, h.b, "") {
+				last = err
+				break
+			}
+			p.wantError(operation{name: "Watch"}, outcome{err: last}, l2cache.ErrClosed)
+		},
+	},
+	{
+		ID:         "watch/reconnect",
+		Law:        "a connection that was lost is a Gap, and changes after it are seen",
+		cause:      "a subscription that is renewed silently, or not at all",
+		Capability: l2cache.CanWatch,
+		needs:      needDown,
+		alone:      true,
+		run: func(p *probe) {
+			h := p.open()
+			w := h.watch("")
+			defer w.stop()
+			w.sees("before", func() { h.set("before", "v", time.Hour) })
+			gaps := w.gaps()
+			p.down()
+			p.up()
+			h.settle()
+			if !w.waitFor(patience, func() bool { return w.gaps() > gaps }) {
+				p.failf("no Gap within %v after the server was back | want one", patience)
+			}
+			w.sees("after", func() { h.set("after", "v", time.Hour) })
+		},
+	},
+}
+
+// A watching is a loop over Watch that runs in the background.
+type watching struct {
+	p      *probe
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	events []l2cache.Event // guarded by mu
+	last   error           // guarded by mu
+	pause  time.Duration   // of the reader, after each event; guarded by mu
+}
+
+// watch begins to watch, and waits for the first event, which must be a Gap.
+func (h *handle) watch(prefix string) *watching {
+	ctx, cancel := context.WithCancel(h.p.ctx)
+	w := &watching{p: h.p, cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(w.ended)
+		defer h.p.catch()
+		for event, err := range l2cache.Watch(ctx, h.b, prefix) {
+			w.mu.Lock()
+			if w.last != nil {
+				h.p.record(Fail, fmt.Sprintf("Watch goes on after %v | want the error to be last", w.last))
+			}
+			if w.last = err; err == nil {
+				w.events = append(w.events, event)
+			}
+			pause := w.pause
+			w.mu.Unlock()
+			if pause > 0 {
+				time.Sleep(pause)
+			}
+		}
+	}()
+	if !w.waitFor(patience, func() bool { return w.count() > 0 || w.hasEnded() }) {
+		h.p.failf("no event within %v of the beginning of Watch | want a Gap", patience)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last != nil || !w.events[0].Gap || w.events[0].Key != "" {
+		h.p.failf("Watch begins with %+v, %v | want a Gap", w.events, w.last)
+	}
+	return w
+}
+
+func (w *watching) stop() { w.cancel() }
+
+// waitFor polls until ok, which it reports.
+func (w *watching) waitFor(limit time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) || w.p.failed() {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *watching) hasEnded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last != nil
+}
+
+// since returns the events from number n on.
+func (w *watching) since(n int) []l2cache.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.events[n:])
+}
+
+func (w *watching) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.events)
+}
+
+func (w *watching) gaps() (n int) {
+	for _, event := range w.since(0) {
+		if event.Gap {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *watching) keys() (keys []string) {
+	for _, event := range w.since(0) {
+		if !event.Gap {
+			keys = append(keys, event.Key)
+		}
+	}
+	return keys
+}
+
+// sees makes a change, and wants an event of key or a Gap after it began.
+func (w *watching) sees(key string, change func()) {
+	n := w.count()
+	change()
+	seen := func() bool {
+		return slices.ContainsFunc(w.since(n), func(e l2cache.Event) bool { return e.Gap || e.Key == key })
+	}
+	if !w.waitFor(patience, seen) {
+		w.p.stopIfFailed()
+		w.p.failf("no event of %s within %v of its change | want one, or a Gap", brief(key), patience)
+	}
+}
+
+func (w *watching) wantEnd(want error) {
+	select {
+	case <-w.ended:
+	case <-time.After(patience):
+		w.p.failf("Watch has not ended %v after it had to | want it to", patience)
+	}
+	w.mu.Lock()
+	last := w.last
+	w.mu.Unlock()
+	w.p.wantError(operation{name: "Watch"}, outcome{err: last}, want)
+}
+
+func watchBurstCase(p *probe) {
+	h := p.open()
+	w := h.watch("")
+	defer w.stop()
+	w.mu.Lock()
+	w.pause = 50 * time.Microsecond
+	w.mu.Unlock()
+	const writers, keys, rounds = 8, 250, 5 // 10,000 changes
+	last := make([][]int, writers)          // events that had come when a key was changed for the last time
+	p.parallel(writers, func(wr int) {
+		last[wr] = make([]int, keys)
+		for range rounds {
+			for k := range keys {
+				last[wr][k] = w.count()
+				h.set(fmt.Sprintf("k%d.%d", wr, k), "v", time.Hour)
+			}
+		}
+	})
+	w.mu.Lock()
+	w.pause = 0
+	w.mu.Unlock()
+	var missing string
+	if !w.waitFor(patience, func() bool {
+		events := w.since(0)
+		latest := map[string]int{}
+		gap := -1
+		for i, event := range events {
+			if event.Gap {
+				gap = i
+			}
+			latest[event.Key] = i
+		}
+		missing = ""
+		for wr := range writers {
+			for k := range keys {
+				key := fmt.Sprintf("k%d.%d", wr, k)
+				if i, seen := latest[key]; (!seen || i < last[wr][k]) && gap < last[wr][k] {
+					missing = key
+					return false
+				}
+			}
+		}
+		return true
+	}) {
+		p.stopIfFailed()
+		p.failf("of a burst of %d changes, the last of %s has no event and no Gap after it | want one for each key", writers*keys*rounds, missing)
+	}
+}
