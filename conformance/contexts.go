@@ -190,26 +190,26 @@ func ownTimeoutCase(p *probe) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
 	p.stall()
-	own := p.e.o.OpTimeout
+	own, ops := p.e.o.OpTimeout, p.operations()
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
-	for _, ctx := range []context.Context{context.Background(), deadline} {
-		for _, op := range p.operations() {
-			end := time.Now().Add(own)
-			timer := control(p.ctx, end)
-			o := h.try(ctx, op, "k")
-			if o.err == nil {
-				p.failf("%s = nil from a stalled server | want ErrUnavailable", op.name)
-			}
-			p.wantError(op, o, l2cache.ErrUnavailable)
-			if o.done.Before(end) {
-				continue // its control timer is not waited for
-			}
-			if late := timer.overdue(end, o.done); late > own/2+promptness {
-				p.failf("%s returned after %v | want it within the backend's timeout, %v", op.name, o.done.Sub(o.call), own)
-			}
+	contexts := []context.Context{context.Background(), deadline}
+	p.parallel(len(contexts)*len(ops), func(i int) {
+		ctx, op := contexts[i%2], ops[i/2]
+		end := time.Now().Add(own)
+		timer := control(p.ctx, end)
+		o := h.try(ctx, op, "k")
+		if o.err == nil {
+			p.failf("%s = nil from a stalled server | want ErrUnavailable", op.name)
 		}
-	}
+		p.wantError(op, o, l2cache.ErrUnavailable)
+		if o.done.Before(end) {
+			return // its control timer is not waited for
+		}
+		if late := timer.overdue(end, o.done); late > own/2+promptness {
+			p.failf("%s returned after %v | want it within the backend's timeout, %v", op.name, o.done.Sub(o.call), own)
+		}
+	})
 	p.resume()
 	h.settle()
 	// Not "k": the writes that timed out are in doubt, and may land only now.

@@ -132,7 +132,7 @@ func FuzzDecodePairs(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, replies string) {
 		if long.MatchString(replies) {
-			t.Skip() // as much is allocated
+			return // as much is allocated
 		}
 		p := fourPairs()
 		_, err := io.WriteString(p, replies)
