@@ -139,7 +139,7 @@ var patternMutants = []Mutant{
 			if err := l2cache.CheckPattern(pattern); err != nil {
 				return l2cache.NewError(ctx, "sim", "deletepattern", pattern, nil, err)
 			}
-			time.AfterFunc(300*time.Millisecond, func() { c.DeletePattern(context.Background(), pattern) })
+			time.AfterFunc(2*time.Second, func() { c.DeletePattern(context.Background(), pattern) })
 			return nil
 		},
 		"delete-pattern/many", "delete-pattern/matches"),
