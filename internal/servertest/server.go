@@ -251,6 +251,13 @@ func (s *Server) Close() error {
 	return errors.Join(err, os.RemoveAll(s.Dir))
 }
 
+// Running reports whether the server is running, paused or not.
+func (s *Server) Running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runningLocked()
+}
+
 // runningLocked also notices a process that has ended by itself.
 func (s *Server) runningLocked() bool {
 	if s.proc == nil {

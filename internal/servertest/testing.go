@@ -3,6 +3,7 @@ package servertest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -26,18 +27,41 @@ func NATS(t testing.TB, args ...string) *Server {
 	return own(t, StartNATS, args)
 }
 
+// RedisCluster starts a cluster for the time of the test: see [StartRedisCluster].
+func RedisCluster(t testing.TB, replicas int, args ...string) *Cluster {
+	t.Helper()
+	c, err := StartRedisCluster(replicas, args...)
+	closeAfter(t, c, err)
+	return c
+}
+
+// RedisSentinel starts a master, its replicas and sentinels for the time of the test:
+// see [StartRedisSentinel].
+func RedisSentinel(t testing.TB, args ...string) *Sentinel {
+	t.Helper()
+	s, err := StartRedisSentinel(args...)
+	closeAfter(t, s, err)
+	return s
+}
+
 func own(t testing.TB, start func(...string) (*Server, error), args []string) *Server {
 	t.Helper()
 	s, err := start(args...)
+	closeAfter(t, s, err)
+	return s
+}
+
+// closeAfter closes c after the test, which it ends if c could not be started.
+func closeAfter(t testing.TB, c io.Closer, err error) {
+	t.Helper()
 	if err != nil {
 		skipOrFail(t, err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // Shared returns a function that gives the same server to each test that calls
