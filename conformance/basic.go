@@ -102,16 +102,20 @@ var basicCases = []Case{
 		needs: needPeer,
 		run: func(p *probe) {
 			a, b := p.open(), p.open()
-			for i := range 50 {
-				value := fmt.Sprintf("value %d", i)
-				a.set("k", value, time.Hour)
-				b.wantHit("k", value)
-				if i%5 == 4 {
-					a, b = b, a
+			for i := range 10 {
+				key := fmt.Sprint("k", i)
+				b.wantMiss(key)
+				for j := range 6 {
+					value := fmt.Sprintf("value %d", j)
+					a.set(key, value, time.Hour)
+					b.wantHit(key, value)
+					if j%2 == 1 {
+						a, b = b, a
+					}
 				}
+				a.delete(key)
+				b.wantMiss(key)
 			}
-			a.delete("k")
-			b.wantMiss("k")
 		},
 	},
 	{
@@ -159,7 +163,7 @@ func profileCase(p *probe) {
 
 func manyKeysCase(p *probe) {
 	h := p.open()
-	const keys, workers = 500, 10
+	const keys, workers = 1100, 16
 	key := func(i int) string { return fmt.Sprintf("key:%d", i) }
 	p.parallel(workers, func(w int) {
 		for i := w; i < keys; i += workers {

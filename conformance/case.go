@@ -26,6 +26,7 @@ type Case struct {
 	cause string // the usual cause of a failure
 	needs need
 	timed bool // has to do with time: runs in a bubble if it can
+	busy  bool // takes all of a processor: few such cases run at the same time
 	alone bool // no other case may run at the same time
 	run   func(*probe)
 }

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -78,6 +79,14 @@ var closeCases = []Case{
 		},
 	},
 	{
+		ID:    "close/stalled",
+		Law:   "Close ends the calls that wait for a server which does not answer, and ends itself",
+		cause: "calls that only their own timeout ends",
+		needs: needStall,
+		alone: true,
+		run:   closeStalledCase,
+	},
+	{
 		ID:    "close/peer-lives",
 		Law:   "closing one handle does nothing to another, nor to the data",
 		cause: "something shared that the first Close takes away",
@@ -91,4 +100,45 @@ var closeCases = []Case{
 			p.open().wantHit("k", "w")
 		},
 	},
+}
+
+// closeStalledCase closes a handle whose calls wait for the server. They must end
+// at once; Close may wait for what the backend's own timeout bounds. A machine can
+// be busy, so there are three attempts.
+func closeStalledCase(p *probe) {
+	own := p.e.o.OpTimeout
+	for try := 1; ; try++ {
+		h := p.open()
+		p.stall()
+		closing := time.Now().Add(own / 10)
+		timer := control(p.ctx, closing)
+		done := make(chan time.Duration, 1)
+		go func() {
+			defer p.catch()
+			time.Sleep(time.Until(closing))
+			begin := time.Now()
+			if err := h.b.Close(); err != nil {
+				p.record(Fail, fmt.Sprintf("Close of a backend whose server is stalled = %v | want nil", err))
+			}
+			done <- time.Since(begin)
+		}()
+		h.closed = true
+		p.parallelNoExit(len(operations), func(i int) {
+			o := h.try(p.ctx, operations[i], "k")
+			if o.err == nil || !errors.Is(o.err, l2cache.ErrUnavailable) {
+				p.wantError(operations[i], o, l2cache.ErrClosed)
+			}
+		})
+		late := time.Since(closing) - timer.lateness()
+		took := <-done
+		p.resume()
+		p.stopIfFailed()
+		switch {
+		case late < own/2 && took < 3*own:
+			return
+		case try < maxAttempts:
+		default:
+			p.failf("a call ended %v after the call of Close, which took %v; the last of %d attempts | want the call to end at once, and Close within %v", late, took, try, 3*own)
+		}
+	}
 }

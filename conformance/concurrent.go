@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ var concurrencyCases = []Case{
 		Law:   "concurrent operations on one key take effect one after another, each between its call and its return",
 		cause: "a write that is acknowledged before it is done, or a read from an older copy",
 		After: []string{"basic/read-your-writes"},
+		busy:  true,
 		run: func(p *probe) {
 			h := p.open()
 			p.linearizable(h, h, 0)
@@ -35,12 +37,14 @@ var concurrencyCases = []Case{
 		cause: "a local copy, or reads from a replica",
 		After: []string{"basic/peer"},
 		needs: needPeer,
+		busy:  true,
 		run:   func(p *probe) { p.linearizable(p.open(), p.open(), 0) },
 	},
 	{
 		ID:    "concurrency/whole-values",
 		Law:   "a value is read as one writer wrote it, never as a mix of two",
 		cause: "a value that is written or read in parts",
+		busy:  true,
 		run: func(p *probe) {
 			h := p.open()
 			const n = 64 << 10
@@ -226,6 +230,11 @@ func noGoroutineLeftCase(p *probe) {
 		p.parallel(20, func(w int) {
 			h.set(fmt.Sprint("k", w), "v", time.Hour)
 			h.wantHit(fmt.Sprint("k", w), "v")
+			for range 3 {
+				ctx, cancel := context.WithTimeout(p.ctx, rand.N(200*time.Microsecond))
+				h.tryGet(ctx, "k")
+				cancel()
+			}
 		})
 		h.close()
 	}

@@ -15,7 +15,7 @@ import (
 var durabilityCases = []Case{
 	{
 		ID:    "durability/reopen",
-		Law:   "value and deadline survive that the backend is closed and opened again",
+		Law:   "key, value and deadline survive that the backend is closed and opened again",
 		cause: "a deadline that is kept in memory only, or starts anew",
 		needs: needDurable,
 		timed: true,
@@ -23,6 +23,13 @@ var durabilityCases = []Case{
 			h := p.open()
 			hour := h.set("hour", "v", time.Hour)
 			forever := h.set("forever", noise(50_000, 1), l2cache.NoExpiry)
+			others := map[string]string{
+				"empty": "", "\x00\xff\x00 ": "\x00", strings.Repeat("k", p.e.profile.MaxKeyLen): "of the longest key",
+				"large": noise(guaranteedValueLen, 2),
+			}
+			for key, value := range others {
+				h.set(key, value, time.Hour)
+			}
 			h.set("deleted", "v", time.Hour)
 			h.delete("deleted")
 			for range 2 {
@@ -31,6 +38,9 @@ var durabilityCases = []Case{
 				h.wantHit("hour", "v")
 				h.wantHit("forever", noise(50_000, 1))
 				h.wantMiss("deleted")
+				for key, value := range others {
+					h.wantHit(key, value)
+				}
 				p.judgeTTL(h.entry("hour"), hour, time.Hour)
 				p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
 			}
@@ -68,10 +78,13 @@ var durabilityCases = []Case{
 		run: func(p *probe) {
 			h := p.open()
 			ttl := p.longer(800 * time.Millisecond)
+			hour := h.set("hour", "v", time.Hour)
 			set := h.set("k", "v", ttl)
 			h.close()
 			sleepUntil(set.call.Add(ttl / 2))
-			p.open().follow("k", set, ttl, readers...)
+			h = p.open()
+			p.judgeTTL(h.entry("hour"), hour, time.Hour)
+			h.follow("k", set, ttl, readers...)
 		},
 	},
 	{

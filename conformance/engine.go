@@ -30,8 +30,6 @@ type engine struct {
 	id   string // begins the namespaces of this run
 	next atomic.Int64
 
-	slots chan struct{} // bounds the cases that run at a time
-
 	mu      sync.Mutex
 	results map[string]*pending // guarded by mu
 }
@@ -51,7 +49,6 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 		base:    context.Background(),
 		results: map[string]*pending{},
 	}
-	e.slots = make(chan struct{}, e.o.Parallel)
 	if err := e.o.check(); err != nil {
 		return nil, err
 	}
@@ -104,9 +101,8 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 }
 
 // start runs cases in the background: side by side those that have to do with
-// time, with what they build on; then side by side the rest, some of which keep
-// every processor busy for a second; then one after another those that must be
-// alone.
+// time, with what they build on, and then most others; a few at a time those that
+// keep the processors busy; and one after another those that must be alone.
 func (e *engine) start(cases []Case) {
 	first := map[string]bool{}
 	for _, c := range cases {
@@ -118,27 +114,30 @@ func (e *engine) start(cases []Case) {
 			}
 		}
 	}
-	var phases [3][]Case
+	phases := []struct {
+		parallel int
+		cases    []Case
+	}{{parallel: e.o.Parallel}, {parallel: e.o.Parallel}, {parallel: max(runtime.GOMAXPROCS(0), 2)}, {parallel: 1}}
 	for _, c := range cases {
+		phase := &phases[1]
 		switch {
 		case c.alone:
-			phases[2] = append(phases[2], c)
+			phase = &phases[3]
 		case first[c.ID]:
-			phases[0] = append(phases[0], c)
-		default:
-			phases[1] = append(phases[1], c)
+			phase = &phases[0]
+		case c.busy:
+			phase = &phases[2]
 		}
+		phase.cases = append(phase.cases, c)
 	}
 	go func() {
-		for _, phase := range phases[:2] {
+		for _, phase := range phases {
+			slots := make(chan struct{}, min(phase.parallel, e.o.Parallel))
 			var wg sync.WaitGroup
-			for _, c := range phase {
-				wg.Go(func() { e.runCase(c) })
+			for _, c := range phase.cases {
+				wg.Go(func() { e.runCase(c, slots) })
 			}
 			wg.Wait()
-		}
-		for _, c := range phases[2] {
-			e.runCase(c)
 		}
 	}()
 }
@@ -158,15 +157,16 @@ func (e *engine) pending(id string) *pending {
 	return e.results[id]
 }
 
-// runCase runs a case that was promised, after those that it builds on.
-func (e *engine) runCase(c Case) {
+// runCase runs a case that was promised, after those that it builds on, when there
+// is a slot for it.
+func (e *engine) runCase(c Case, slots chan struct{}) {
 	p := e.pending(c.ID)
 	defer close(p.done)
 	if p.result = e.before(c); p.result.Status != "" {
 		return
 	}
-	e.slots <- struct{}{}
-	defer func() { <-e.slots }()
+	slots <- struct{}{}
+	defer func() { <-slots }()
 	p.result = e.attempts(c)
 }
 

@@ -15,6 +15,12 @@ const patience = 10 * time.Second
 
 var errorCases = []Case{
 	{
+		ID:    "errors/precedence",
+		Law:   "where several errors apply, the first of these is returned: the ctx's own, ErrClosed, ErrInvalidKey, ErrInvalidTTL, ErrTooLarge",
+		cause: "arguments that are looked at before the ctx, or after the work has begun",
+		run:   precedenceCase,
+	},
+	{
 		ID:    "errors/down",
 		Law:   "a backend that cannot answer gives ErrUnavailable, never a miss, on every operation",
 		cause: "an error that is swallowed, or taken for a miss",
@@ -38,6 +44,9 @@ var errorCases = []Case{
 			h.settle()
 			h.set("k", "after", time.Hour)
 			h.wantHit("k", "after")
+			if !p.e.profile.Exclusive {
+				p.open().wantHit("k", "after") // it is the same data as before
+			}
 			h.delete("k")
 			h.wantMiss("k")
 		},
@@ -131,6 +140,32 @@ var errorCases = []Case{
 			})
 		},
 	},
+}
+
+func precedenceCase(p *probe) {
+	large := []byte{}
+	if n := p.e.profile.MaxValueLen; n > 0 && n <= maxTestedValue {
+		large = make([]byte, n+1)
+	}
+	ended, cancel := context.WithCancel(p.ctx)
+	cancel()
+	h := p.open()
+	check := func(ctx context.Context, key string, ttl time.Duration, want error) {
+		for _, op := range p.operations() {
+			if op.keyed || want == context.Canceled || want == l2cache.ErrClosed {
+				p.wantError(op, h.try(ctx, op, key), want)
+			}
+		}
+		s, err := h.trySet(ctx, key, large, ttl)
+		p.wantError(operation{name: "Set"}, outcome{span: s, err: err}, want)
+	}
+	check(ended, "", 0, context.Canceled)
+	check(p.ctx, "", 0, l2cache.ErrInvalidKey)
+	s, err := h.trySet(p.ctx, "k", large, -1)
+	p.wantError(operation{name: "Set"}, outcome{span: s, err: err}, l2cache.ErrInvalidTTL)
+	h.close()
+	check(ended, "", 0, context.Canceled)
+	check(p.ctx, "", 0, l2cache.ErrClosed)
 }
 
 // down takes the server down, and brings it back when the case ends.

@@ -31,7 +31,8 @@ type probe struct {
 	evidence string   // guarded by mu
 	log      []string // the latest operations; guarded by mu
 	handles  []*handle
-	mend     func() // undoes a fault that the case has caused; nil if there is none; guarded by mu
+	ends     map[string]time.Time // until when an entry must be there, by key: guarded by mu
+	mend     func()               // undoes a fault that the case has caused; nil if there is none; guarded by mu
 }
 
 // maxLog is how many operations the evidence of a failure shows.
@@ -138,7 +139,9 @@ type handle struct {
 func (p *probe) open() *handle { return p.openIn(p.ns) }
 
 func (p *probe) openIn(namespace string) *handle {
-	b, err := p.e.open(p.ctx, namespace)
+	ctx, cancel := context.WithCancel(p.ctx)
+	b, err := p.e.open(ctx, namespace)
+	cancel() // it bounds the opening only
 	if err != nil {
 		p.failf("open: %v | want a backend", err)
 	}
@@ -217,6 +220,9 @@ func (h *handle) trySet(ctx context.Context, key string, value []byte, ttl time.
 	err := h.b.Set(ctx, key, value, ttl)
 	s.done = time.Now()
 	h.p.note("Set(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
+	if err == nil {
+		h.p.lives(key, s, ttl)
+	}
 	return s, err
 }
 
@@ -321,10 +327,38 @@ func (p *probe) wellFormed(r read) {
 	}
 }
 
+// lives keeps in mind until when an entry has to be there that is set for long, so
+// that the case need not look at the time.
+func (p *probe) lives(key string, set span, ttl time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ttl < time.Minute {
+		delete(p.ends, key)
+		return
+	}
+	if p.ends == nil {
+		p.ends = map[string]time.Time{}
+	}
+	p.ends[key] = set.call.Add(min(ttl, p.e.profile.MaxTTL))
+}
+
+// over reports whether a miss is right because the time of an entry that was set
+// for long may be over: the profile's MaxTTL is short, or the machine slow.
+func (p *probe) over(r read) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	end, ok := p.ends[r.key]
+	return ok && !r.hit() && !r.done.Before(end)
+}
+
 // wantHit reads key in both ways, and wants value.
 func (h *handle) wantHit(key, value string) {
 	for _, how := range readers {
-		if r := h.read(how, key); !r.hit() || string(r.value) != value {
+		r := h.read(how, key)
+		if h.p.over(r) {
+			h.p.again("%v: the entry has ended before it was read", r)
+		}
+		if !r.hit() || string(r.value) != value {
 			h.p.failf("%v | want %s%s", r, brief(value), firstDifference(r, value))
 		}
 	}
@@ -342,6 +376,9 @@ func (h *handle) wantMiss(key string) {
 // entry reads key with its TTL, and wants a hit.
 func (h *handle) entry(key string) read {
 	r := h.read((*handle).tryEntry, key)
+	if h.p.over(r) {
+		h.p.again("%v: the entry has ended before it was read", r)
+	}
 	if !r.hit() {
 		h.p.failf("%v | want a hit", r)
 	}
@@ -359,9 +396,9 @@ func (h *handle) roundTrip(key string) time.Duration {
 	return max(best, 150*time.Microsecond)
 }
 
-// spared reports whether a miss of a live entry may be put up with: one of many,
-// on a backend that evicts when it is short of space.
-func (h *handle) spared(r read) bool { return !r.hit() && h.p.e.profile.Evicts }
+// spared reports whether a miss of one entry of many may be put up with: the
+// backend evicts when it is short of space, or the entry has ended.
+func (h *handle) spared(r read) bool { return !r.hit() && (h.p.e.profile.Evicts || h.p.over(r)) }
 
 // brief shows a key or value, cut if it is long.
 func brief(s string) string {

@@ -105,6 +105,7 @@ func (l *life) schedule() []time.Time {
 // follow watches an entry of h that was set in span set with ttl to its end, with
 // the given ways of reading in turn.
 func (h *handle) follow(key string, set span, ttl time.Duration, ways ...reader) {
+	ttl = min(ttl, h.p.e.profile.MaxTTL)
 	l := &life{p: h.p, set: set, ttl: ttl}
 	for _, t := range l.schedule() {
 		if t.Before(time.Now()) && t.Before(l.late()) {
@@ -154,13 +155,13 @@ func (p *probe) gone(set span, ttl time.Duration) {
 	sleepUntil(p.end(set, ttl).Add(1))
 }
 
-// A lateness measures how late the process's timers are meanwhile, so that a
+// A controlTimer measures how late the process's timers are meanwhile, so that a
 // busy machine is not taken for a slow backend.
-type lateness struct{ fired chan time.Duration }
+type controlTimer struct{ fired chan time.Duration }
 
 // control starts a timer for t beside what is being measured.
-func control(ctx context.Context, t time.Time) lateness {
-	l := lateness{make(chan time.Duration, 1)}
+func control(ctx context.Context, t time.Time) controlTimer {
+	c := controlTimer{make(chan time.Duration, 1)}
 	go func() {
 		timer := time.NewTimer(time.Until(t))
 		defer timer.Stop()
@@ -168,12 +169,10 @@ func control(ctx context.Context, t time.Time) lateness {
 		case <-timer.C:
 		case <-ctx.Done():
 		}
-		l.fired <- time.Since(t)
+		c.fired <- time.Since(t)
 	}()
-	return l
+	return c
 }
 
-// overdue is how much later than t now is, beyond the control timer's lateness.
-func (l lateness) overdue(t, now time.Time) time.Duration {
-	return now.Sub(t) - max(<-l.fired, 0)
-}
+// lateness waits for the timer, and is how late it was.
+func (c controlTimer) lateness() time.Duration { return max(<-c.fired, 0) }

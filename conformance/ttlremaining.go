@@ -169,15 +169,18 @@ var ttlRemainingCases = []Case{
 		Law:   "value and TTL come from the same write, whatever other writers do meanwhile",
 		cause: "value and TTL are read by two commands",
 		After: []string{"ttl/remaining/bounds"},
+		busy:  true,
 		run:   oneSnapshotCase,
 	},
 	{
 		ID:    "ttl/remaining/one-snapshot-expiring",
 		Law:   "an entry that ends during the read is a hit with a TTL, or a miss",
 		cause: "the value is read before the end and the TTL after it",
+		busy:  true,
 		run: func(p *probe) {
 			h := p.open()
-			const ttl, watchers = 2 * time.Millisecond, 4
+			const watchers = 4
+			ttl := max(2*time.Millisecond, 3*h.roundTrip("k"))
 			begin := time.Now()
 			var ends atomic.Int64 // how often a reader has seen a hit, and then a miss
 			p.parallel(1+watchers, func(w int) {
@@ -198,6 +201,9 @@ var ttlRemainingCases = []Case{
 					wasHit = r.hit()
 				}
 			})
+			if ends.Load() == 0 && p.resolution() <= ttl {
+				p.again("no reader has seen an entry end")
+			}
 		},
 	},
 }

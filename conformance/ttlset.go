@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -32,15 +33,22 @@ var ttlSetCases = append([]Case{
 			h := p.open()
 			forever := h.set("forever", "v", l2cache.NoExpiry)
 			hour := h.set("hour", "v", time.Hour)
+			others := func() {
+				h.wantHit("hour", "v")
+				h.wantHit("forever", "v")
+				p.judgeTTL(h.entry("hour"), hour, time.Hour)
+				p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			}
+			const first = 200 * time.Millisecond
+			p.gone(h.set("first", "v", first), first)
+			h.wantMiss("first")
+			others()
 			ttl := p.longer(400 * time.Millisecond)
 			long := h.set("long", "v", 2*ttl)
 			short := h.set("short", "v", ttl)
 			h.follow("short", short, ttl, readers...)
 			h.follow("long", long, 2*ttl, readers...)
-			h.wantHit("hour", "v")
-			h.wantHit("forever", "v")
-			p.judgeTTL(h.entry("hour"), hour, time.Hour)
-			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			others()
 		},
 	},
 	{
@@ -114,6 +122,31 @@ var ttlSetCases = append([]Case{
 					h.wantMiss(fmt.Sprintf("k%d", i))
 				}
 			})
+		},
+	},
+	{
+		ID:    "ttl/set/sizes",
+		Law:   "an entry ends by its TTL however long its key and its value are",
+		cause: "large values that are stored in another way, without the TTL",
+		timed: true,
+		run: func(p *probe) {
+			h := p.open()
+			const ttl = 300 * time.Millisecond
+			values := map[string]int{} // the lengths of values, by key
+			for _, n := range []int{0, 1, 1000, 20_000, 70_000, 300_000, guaranteedValueLen} {
+				values[fmt.Sprint("k", n)] = n
+			}
+			for _, n := range []int{100, 251, p.e.profile.MaxKeyLen} {
+				values[strings.Repeat("k", min(n, p.e.profile.MaxKeyLen))] = 10
+			}
+			var last span
+			for key, n := range values {
+				last = h.set(key, noise(n, 1), ttl)
+			}
+			p.gone(last, ttl)
+			for key := range values {
+				h.wantMiss(key)
+			}
 		},
 	},
 	{
@@ -257,6 +290,7 @@ func (p *probe) readsDoNotExtend(how reader) {
 
 // wantHitDuring wants a hit if it is certain that the entry had not ended yet.
 func (h *handle) wantHitDuring(key, value string, set span, ttl time.Duration) {
+	ttl = min(ttl, h.p.e.profile.MaxTTL)
 	for _, how := range readers {
 		r := h.read(how, key)
 		if r.hit() && string(r.value) != value || !r.hit() && r.done.Before(set.call.Add(ttl)) {

@@ -85,6 +85,27 @@ var valueCases = []Case{
 		run:   sizesCase,
 	},
 	{
+		ID:    "values/equal",
+		Law:   "keys with the same value are apart: what is done to one leaves the others",
+		cause: "equal values that are stored once",
+		run: func(p *probe) {
+			h := p.open()
+			for _, value := range []string{"", "the same", noise(20_000, 1)} {
+				for _, key := range []string{"a", "b", "c", "d"} {
+					h.set(key, value, time.Hour)
+				}
+				short := h.set("d", value, time.Minute)
+				h.set("a", "another", time.Hour)
+				h.delete("b")
+				h.wantHit("a", "another")
+				h.wantMiss("b")
+				h.wantHit("c", value)
+				h.wantHit("d", value)
+				p.judgeTTL(h.entry("d"), short, time.Minute)
+			}
+		},
+	},
+	{
 		ID:    "values/shrink",
 		Law:   "a shorter value that replaces a longer one leaves nothing of it behind",
 		cause: "a value that is stored in parts, of which some stay; a buffer that is used again",
