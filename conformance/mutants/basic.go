@@ -18,6 +18,7 @@ func All() []Mutant {
 		basicMutants, keyMutants, valueMutants, ttlSetMutants, ttlRemainingMutants, overwriteMutants,
 		deleteMutants, errorMutants, contextMutants, concurrencyMutants, closeMutants, limitMutants,
 		isolationMutants, durabilityMutants,
+		subtleMutants,
 		batchMutants, touchMutants, addMutants, patternMutants, scanMutants, watchMutants, capabilityMutants,
 	)
 }
