@@ -18,7 +18,7 @@ func TestServersDieWithTheTest(t *testing.T) {
 	for name, d := range dialects {
 		t.Run(name, func(t *testing.T) {
 			if _, err := d.kind.find(); err != nil {
-				skipOrFail(t, err)
+				SkipOrFail(t, err)
 			}
 			cmd := runSelf(t, "TestStarter", "SERVERTEST_START="+name)
 			addr, dir := started(t, cmd)

@@ -55,7 +55,7 @@ func own(t testing.TB, start func(...string) (*Server, error), args []string) *S
 func closeAfter(t testing.TB, c io.Closer, err error) {
 	t.Helper()
 	if err != nil {
-		skipOrFail(t, err)
+		SkipOrFail(t, err)
 	}
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
@@ -97,7 +97,7 @@ func Shared(start func(args ...string) (*Server, error), args ...string) func(te
 		}
 		s, err := once()
 		if err != nil {
-			skipOrFail(t, err)
+			SkipOrFail(t, err)
 		}
 		return s
 	}
@@ -124,8 +124,9 @@ func Main(m *testing.M) {
 	}
 }
 
-// skipOrFail ends a test that did not get its server.
-func skipOrFail(t testing.TB, err error) {
+// SkipOrFail ends a test that did not get its server, and err is why: it skips
+// the test if the server is not installed and need not be, else it fails.
+func SkipOrFail(t testing.TB, err error) {
 	t.Helper()
 	var missing *MissingError
 	if !errors.As(err, &missing) || os.Getenv("L2CACHE_REQUIRE_SERVERS") == "1" {
