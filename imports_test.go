@@ -39,6 +39,7 @@ var importRules = map[string][]string{
 	"./internal/servertest": {"testing/..."},
 	"./internal/testreport": {},
 	"./internal/benchratio": {},
+	"./internal/soak":       {".", "./adapters/...", "./internal/servertest", "./conformance"},
 }
 
 // brokenImports returns those of a package's imports that its rule forbids.
