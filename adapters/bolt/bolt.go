@@ -278,7 +278,7 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 		if b == nil {
 			return l2cache.ErrNotFound
 		}
-		var buf [128]byte
+		var buf [64]byte
 		e, err = read(b.Cursor(), appendRowKey(buf[:0], key), time.Now())
 		return err
 	})
@@ -291,43 +291,50 @@ func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, erro
 	return e, nil
 }
 
-// read returns the entry under k as it is at now.
+// read returns the entry under k as it is at now. It moves the cursor.
 func read(c *bbolt.Cursor, k rowKey, now time.Time) (l2cache.Entry, error) {
-	f, err := find(c, k, now)
+	row, ok := seek(c, k)
+	if !ok {
+		return l2cache.Entry{}, l2cache.ErrNotFound
+	}
+	h, kind, value, err := copyRow(k, row)
 	if err != nil {
 		return l2cache.Entry{}, err
-	}
-	value, err := readValue(c, k, f.kind, f.body)
-	if err != nil {
-		return l2cache.Entry{}, err
-	}
-	return l2cache.Entry{Value: value, TTL: f.left}, nil
-}
-
-// A found is the row of an entry that has not ended.
-type found struct {
-	row, body []byte // bbolt's
-	kind      byte
-	left      time.Duration
-}
-
-// find returns the row of an entry, or ErrNotFound if there is none or it has ended
-// at now. It moves the cursor.
-func find(c *bbolt.Cursor, k rowKey, now time.Time) (found, error) {
-	// Not Bucket.Get: that does not tell a bucket under the key from nothing.
-	at, row := c.Seek(k)
-	if !bytes.Equal(at, k) {
-		return found{}, l2cache.ErrNotFound
-	}
-	h, kind, body, err := decodeRow(k, row)
-	if err != nil {
-		return found{}, err
 	}
 	left, live := h.Remaining(now, resolution)
 	if !live {
-		return found{}, l2cache.ErrNotFound
+		return l2cache.Entry{}, l2cache.ErrNotFound
 	}
-	return found{row: row, body: body, kind: kind, left: left}, nil
+	if kind == inChunks {
+		if value, err = readChunks(c, k, value); err != nil {
+			return l2cache.Entry{}, err
+		}
+	}
+	return l2cache.Entry{Value: value, TTL: left}, nil
+}
+
+// live returns the row, bbolt's, of an entry that has not ended at now, or
+// ErrNotFound. It moves the cursor.
+func live(c *bbolt.Cursor, k rowKey, now time.Time) (row []byte, err error) {
+	row, ok := seek(c, k)
+	if !ok {
+		return nil, l2cache.ErrNotFound
+	}
+	h, _, _, err := decodeRow(k, row)
+	if err != nil {
+		return nil, err
+	}
+	if _, live := h.Remaining(now, resolution); !live {
+		return nil, l2cache.ErrNotFound
+	}
+	return row, nil
+}
+
+// seek moves the cursor to the row under k, if there is one. Bucket.Get does not
+// tell a bucket under the key from nothing.
+func seek(c *bbolt.Cursor, k rowKey) (row []byte, ok bool) {
+	at, row := c.Seek(k)
+	return row, bytes.Equal(at, k)
 }
 
 // Set stores a copy of value.

@@ -41,7 +41,8 @@ const (
 	inChunks = 2
 
 	crcLen      = 4
-	minRowLen   = 1 + envelope.Overhead + crcLen
+	headLen     = 1 + envelope.Overhead
+	minRowLen   = headLen + crcLen
 	chunkedBody = 4 + 4
 
 	// chunkLen is the length of the longest value that is kept in its row, and of
@@ -193,16 +194,34 @@ func decodeRow(k rowKey, row []byte) (h envelope.Header, kind byte, body []byte,
 	if len(row) < minRowLen {
 		return h, 0, nil, fmt.Errorf("%w: a row of %d bytes", l2cache.ErrCorrupt, len(row))
 	}
-	end := len(row) - crcLen
-	if binary.BigEndian.Uint32(row[end:]) != checksum(k, row[:end]) {
-		return h, 0, nil, fmt.Errorf("%w: checksum of the row", l2cache.ErrCorrupt)
+	return decodeParts(k, row, row[headLen:len(row)-crcLen])
+}
+
+// copyRow is decodeRow with a copy of the body. The checksum is that of the copy,
+// which is in the processor's cache: of 10,000 B that lie elsewhere in memory, to
+// copy and then check takes 2.2 µs, to check and then copy 3.0 µs.
+func copyRow(k rowKey, row []byte) (h envelope.Header, kind byte, body []byte, err error) {
+	if len(row) < minRowLen {
+		return decodeRow(k, row)
 	}
-	kind = row[0]
-	if kind != inRow && (kind != inChunks || end != 1+envelope.Overhead+chunkedBody) {
-		return h, 0, nil, fmt.Errorf("%w: row of kind %d", l2cache.ErrCorrupt, kind)
+	return decodeParts(k, row, bytes.Clone(row[headLen:len(row)-crcLen]))
+}
+
+// decodeParts checks and decodes a row with this body, the row's own or a copy.
+func decodeParts(k rowKey, row, body []byte) (envelope.Header, byte, []byte, error) {
+	crc := crc32.Update(checksum(k, row[:headLen]), castagnoli, body)
+	if binary.BigEndian.Uint32(row[len(row)-crcLen:]) != crc {
+		return envelope.Header{}, 0, nil, fmt.Errorf("%w: checksum of the row", l2cache.ErrCorrupt)
 	}
-	h, body, err = envelope.Decode(row[1:end])
-	return h, kind, body, err
+	kind := row[0]
+	if kind != inRow && (kind != inChunks || len(body) != chunkedBody) {
+		return envelope.Header{}, 0, nil, fmt.Errorf("%w: row of kind %d", l2cache.ErrCorrupt, kind)
+	}
+	h, _, err := envelope.Decode(row[1:headLen])
+	if err != nil {
+		return envelope.Header{}, 0, nil, err
+	}
+	return h, kind, body, nil
 }
 
 // peek returns when a row ends and how many rows its entry has, unchecked, and
@@ -238,28 +257,23 @@ func valueLen(kind byte, body []byte) int {
 	return int(binary.BigEndian.Uint32(body))
 }
 
-// readValue returns a copy of the value of an entry whose row has been decoded. It
-// moves the cursor.
-func readValue(c *bbolt.Cursor, key rowKey, kind byte, body []byte) ([]byte, error) {
-	if kind == inRow {
-		value := make([]byte, len(body))
-		copy(value, body)
-		return value, nil
-	}
-	length := valueLen(kind, body)
-	crc := binary.BigEndian.Uint32(body[4:])
+// readChunks returns a copy of the value of an entry in chunks whose row has been
+// decoded. It moves the cursor.
+func readChunks(c *bbolt.Cursor, key rowKey, body []byte) ([]byte, error) {
+	length, want := valueLen(inChunks, body), binary.BigEndian.Uint32(body[4:])
 	if length > maxValueLen {
 		return nil, fmt.Errorf("%w: a value of %d bytes", l2cache.ErrCorrupt, length)
 	}
-	value := make([]byte, 0, length)
+	value, crc := make([]byte, 0, length), uint32(0)
 	first, prefix := key.chunk(0), key.chunks()
 	for k, chunk := c.Seek(first); len(value) < length && bytes.HasPrefix(k, prefix); k, chunk = c.Next() {
 		if len(value)+len(chunk) > length {
 			break
 		}
 		value = append(value, chunk...)
+		crc = crc32.Update(crc, castagnoli, value[len(value)-len(chunk):])
 	}
-	if len(value) != length || crc32.Checksum(value, castagnoli) != crc {
+	if len(value) != length || crc != want {
 		return nil, fmt.Errorf("%w: checksum of a value of %d bytes", l2cache.ErrCorrupt, length)
 	}
 	return value, nil

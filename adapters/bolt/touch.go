@@ -32,11 +32,11 @@ func (c *Cache) Touch(ctx context.Context, key string, ttl time.Duration) error 
 		rows:     1,
 		deadline: ends(h),
 		apply: func(b *bbolt.Bucket) (bool, error) {
-			var f found
-			if f, missing = find(b.Cursor(), k, time.Now()); missing != nil {
+			var row []byte
+			if row, missing = live(b.Cursor(), k, time.Now()); missing != nil {
 				return false, nil
 			}
-			return true, b.Put(k, withHeader(k, f.row, h))
+			return true, b.Put(k, withHeader(k, row, h))
 		},
 	})
 	if err == nil {
@@ -60,7 +60,7 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 	k, put := newRowKey(key), w.apply
 	var taken error // ErrNotFound: it is free
 	w.apply = func(b *bbolt.Bucket) (bool, error) {
-		if _, taken = find(b.Cursor(), k, time.Now()); taken != l2cache.ErrNotFound {
+		if _, taken = live(b.Cursor(), k, time.Now()); taken != l2cache.ErrNotFound {
 			return false, nil
 		}
 		return put(b)

@@ -26,10 +26,12 @@ func (c *Cache) view(read func(*bbolt.Tx) error) (err error) {
 			err = c.panicked(tx, p)
 		}
 	}()
-	return c.db.View(func(t *bbolt.Tx) error {
-		tx = t
-		return read(t)
-	})
+	// Not db.View: what is passed to that is allocated, with all it refers to.
+	if tx, err = c.db.Begin(false); err != nil {
+		return err
+	}
+	defer tx.Rollback() // of a read transaction that is open: nil
+	return read(tx)
 }
 
 // update runs write on the bucket in a write transaction, which it commits unless
