@@ -179,17 +179,21 @@ func statusError(m *nats.Msg) error {
 	}
 }
 
-// openStream returns the settings of the stream, which it creates if it is missing.
-func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
+// openStream returns the settings of the stream, which it may create if it is missing.
+func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, create bool) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
 	err := r.ask(ctx, limit, apiStreamInfo+want.Name, nil, &info)
-	if isCode(err, jetstream.JSErrCodeStreamNotFound) {
-		return r.createStream(ctx, limit, want)
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return &info.Config, nil
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("no JetStream: nats-server needs -js, or jetstream in its configuration: %w", err)
+	case !isCode(err, jetstream.JSErrCodeStreamNotFound):
 		return nil, err
+	case !create:
+		return nil, fmt.Errorf("there is no stream %s, and create=false (Options.NoCreate): %w", want.Name, err)
 	}
-	return &info.Config, nil
+	return r.createStream(ctx, limit, want)
 }
 
 func (r *requester) createStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig) (*jetstream.StreamConfig, error) {

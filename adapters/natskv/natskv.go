@@ -32,7 +32,7 @@
 // Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
 // full; Add is one where there is no message, Touch is two. The first operation, and
 // the first after a reconnect, also asks for the stream's settings, as Ping does, and
-// creates the bucket if it is missing. A bucket whose settings break the contract is
+// creates the bucket if it is missing, unless create=false. A bucket whose settings break the contract is
 // refused, with an error that names the setting.
 //
 // Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
@@ -83,22 +83,46 @@
 // which it tries for ever, after 50 ms at first and four times in a second later. With
 // file storage, entries survive a restart of the server; with memory storage the
 // bucket itself does not, and is created again. A bucket with replicas has no leader,
-// and is ErrUnavailable, for some seconds after its leader has died. That the client
-// lacks a permission shows as a timeout: the server does not answer.
+// and is ErrUnavailable, for some seconds after its leader has died.
 //
 // # Opening
 //
-// The URL is nats://[user[:password]@]host[:4222][,host…]/bucket, or nats+tls://.
-// Its options, besides those that every backend has:
+// The URL is nats://[user:password@]host[:4222][,host…]/bucket, or nats+tls://, or with
+// a token nats://:token@host/bucket. Its options, besides those that every backend has:
 //
 //	max_age=24h      MaxAge of the bucket (see Options); none by default
 //	replicas=3       replicas of the bucket, if it has to be created; 1 by default
 //	storage=memory   where the bucket is, if it has to be created; file by default
+//	create=false     a bucket that is missing is not created, one that exists not changed
+//	creds=FILE       a file with a user's JWT and seed, as nsc writes it
+//	nkey=FILE        a file with the seed of a user's nkey
 //
-// with TLS also tls_ca, tls_cert, tls_key and tls_server_name. A backend that is
-// opened by URL may turn on AllowMsgTTL in a bucket that exists, and takes its MaxAge
-// as it is, unless lazy=true. With lazy=true nobody has asked the server: max_age says
-// what the bucket has, and the profile declares neither a largest value nor durability.
+// with TLS also tls_ca, tls_cert, tls_key and tls_server_name. The creds file is read for
+// each connection, so that it may be replaced before the JWT in it expires.
+//
+// A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists, and
+// takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has asked the
+// server: max_age says what the bucket has, and the profile declares neither a largest
+// value nor durability.
+//
+// # Permissions
+//
+// A user needs those of every JetStream client to read replies, subscribe to
+// _INBOX.>, and may need to publish to
+//
+//	$KV.<bucket>.>                            Set, Delete, Touch, Add
+//	$JS.API.STREAM.INFO.KV_<bucket>           every operation, the first time; Scan, DeletePattern
+//	$JS.API.DIRECT.GET.KV_<bucket>.>          Get, Touch, Add, Scan; without replicas
+//	$JS.API.STREAM.MSG.GET.KV_<bucket>        Get, Touch, Add, Scan; with replicas
+//	$JS.API.STREAM.PURGE.KV_<bucket>          Delete, if the store is full
+//	$JS.API.CONSUMER.*.KV_<bucket>            Watch
+//	$JS.API.CONSUMER.*.KV_<bucket>.>          Watch
+//	$JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.>   Watch
+//	$JS.API.INFO                              to create the bucket
+//	$JS.API.STREAM.CREATE.KV_<bucket>         to create the bucket
+//	$JS.API.STREAM.UPDATE.KV_<bucket>         to turn on AllowMsgTTL
+//
+// What is refused for want of one is ErrUnavailable with nats.ErrPermissionViolation.
 //
 // [New] documents what it demands of a connection of the caller's.
 package natskv
@@ -131,6 +155,7 @@ const (
 type Cache struct {
 	stream    jetstream.StreamConfig // to create it with
 	subject   string                 // "$KV.<bucket>.", before a key
+	create    bool                   // if it is missing
 	repair    bool                   // the bucket's settings may be changed
 	opTimeout time.Duration
 	dial      dialFunc // nil if the caller brought the connection
@@ -173,6 +198,9 @@ type Options struct {
 
 	// Storage is for a bucket that has to be created; jetstream.FileStorage by default.
 	Storage jetstream.StorageType
+
+	// NoCreate: a bucket that is missing is not created.
+	NoCreate bool
 }
 
 // New returns a backend that keeps its entries in bucket, over a connection of the
@@ -187,23 +215,29 @@ type Options struct {
 // nats.FlusherTimeout, a minute by default. No call waits for it; Close does for
 // OpTimeout at most, and then leaves a goroutine behind that ends when it has the lock.
 //
+// That the server has refused a call for want of a permission is learned from the
+// connection's LastError, after a tenth of a second; of several at a time only one may
+// have that error, and the others time out.
+//
 // The profile is what is known without asking the server: it declares neither a
 // largest value nor durability.
 func New(nc *nats.Conn, bucket string, o *Options) (*Cache, error) {
 	if nc == nil {
-		return nil, errors.New("natskv: the connection is nil")
+		return nil, newError(errors.New("the connection is nil"))
 	}
 	if nc.Opts.AllowReconnect && nc.Opts.ReconnectBufSize >= 0 {
-		return nil, fmt.Errorf("natskv: the connection's ReconnectBufSize is %d, want -1: a write that has failed would be sent after a reconnect",
-			nc.Opts.ReconnectBufSize)
+		return nil, newError(fmt.Errorf("the connection's ReconnectBufSize is %d, want -1: a write that has failed would be sent after a reconnect",
+			nc.Opts.ReconnectBufSize))
 	}
 	c, err := newCache(bucket, o)
 	if err != nil {
-		return nil, fmt.Errorf("natskv: %w", err)
+		return nil, newError(err)
 	}
-	c.requester = newRequester(nc, c.closing, c.forget)
+	c.requester = newRequester(nc, false, c.closing, c.forget)
 	return c, nil
 }
+
+func newError(err error) error { return &l2cache.Error{Op: "new", Backend: name, Err: err} }
 
 func newCache(bucket string, o *Options) (*Cache, error) {
 	if o == nil {
@@ -217,6 +251,7 @@ func newCache(bucket string, o *Options) (*Cache, error) {
 	}
 	c := &Cache{
 		subject:   "$KV." + bucket + ".",
+		create:    !o.NoCreate,
 		opTimeout: o.OpTimeout,
 		closing:   make(chan struct{}),
 		gate:      make(chan struct{}, 1),
@@ -472,7 +507,7 @@ func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*buc
 		return nil, err
 	}
 	r := c.requester
-	config, err := r.openStream(ctx, limit, c.stream)
+	config, err := r.openStream(ctx, limit, c.stream, c.create)
 	if err != nil {
 		return nil, err
 	}
@@ -504,7 +539,7 @@ func (c *Cache) connectLocked(ctx context.Context) error {
 		c.hangUp() // lets go of what the lost one has
 	}
 	c.hangUp = hangUp
-	c.requester = newRequester(nc, c.closing, c.forget)
+	c.requester = newRequester(nc, true, c.closing, c.forget)
 	return nil
 }
 

@@ -26,6 +26,7 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 		OpTimeout: p.OpTimeout,
 		MaxAge:    p.Duration("max_age", 0),
 		Replicas:  p.Int("replicas", 1, 1),
+		NoCreate:  !p.Bool("create", true),
 	}
 	if p.OneOf("storage", "file", "memory") == "memory" {
 		o.Storage = jetstream.MemoryStorage
@@ -37,7 +38,7 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	c.repair = true
+	c.repair = c.create
 	c.dial = dialWith(connection)
 	if p.Lazy {
 		return c, nil
@@ -64,14 +65,7 @@ func connectOptions(p *l2cache.Params) nats.Options {
 	for _, addr := range p.Addrs("4222") {
 		o.Servers = append(o.Servers, "nats://"+addr)
 	}
-	if (p.User == "") != (p.Password.Reveal() == "") {
-		p.Fault("user", "user and password go together; tokens are not supported")
-	}
-	if p.User != "" {
-		// A function, because a %v of the options must not show the password.
-		user, password := p.User, p.Password
-		o.UserInfo = func() (string, string) { return user, password.Reveal() }
-	}
+	credentials(p, &o)
 	if p.Scheme == "nats+tls" {
 		o.Secure = true
 		o.TLSConfig = p.TLS()

@@ -25,6 +25,8 @@ import (
 // the connection breaks, where nats.Conn would let it wait.
 type requester struct {
 	nc      *nats.Conn
+	own     bool            // the connection is the backend's
+	inbox   string          // before the token of a reply
 	changed func()          // called when the connection breaks and when it is back
 	closing <-chan struct{} // closed when the backend is
 	wake    chan struct{}   // has an element if the queue may have one
@@ -38,6 +40,10 @@ type requester struct {
 	token       uint64                     // guarded by mu; given out last
 	listeners   map[string]func(*nats.Msg) // guarded by mu; by the name of a consumer
 	lost        bool                       // guarded by mu; the connection is closed for good
+	looking     bool                       // guarded by mu; see lookLaterLocked
+	deaf        bool                       // guarded by mu; the server has refused the subscription
+	violation   error                      // guarded by mu; see refused
+	violatedAt  uint64                     // guarded by mu; the token given out last before that
 }
 
 // A call is a request under way.
@@ -69,10 +75,12 @@ var (
 )
 
 // newRequester returns a requester, whose goroutine ends when closing or the
-// connection is closed.
-func newRequester(nc *nats.Conn, closing <-chan struct{}, changed func()) *requester {
+// connection is closed. The connection is the backend's own, or else the caller's.
+func newRequester(nc *nats.Conn, own bool, closing <-chan struct{}, changed func()) *requester {
 	r := &requester{
 		nc:        nc,
+		own:       own,
+		inbox:     nc.NewInbox() + ".",
 		changed:   changed,
 		closing:   closing,
 		wake:      make(chan struct{}, 1),
@@ -107,8 +115,7 @@ func (r *requester) do(ctx context.Context, limit time.Time, q request) (*nats.M
 	case <-r.closing:
 		err = l2cache.ErrClosed
 	}
-	r.abandon(c)
-	return nil, err
+	return nil, r.abandon(c, err)
 }
 
 // A batch is requests that are sent without waiting for the replies of those before.
@@ -165,10 +172,10 @@ func (r *requester) doAll(ctx context.Context, timeout time.Duration, b batch) {
 			err = l2cache.ErrClosed
 		}
 		for i, c := range calls {
-			if c != nil {
-				r.abandon(c)
-			}
-			if c != nil || i >= sent {
+			switch {
+			case c != nil:
+				b.reply(i, nil, r.abandon(c, err))
+			case i >= sent:
 				b.reply(i, nil, err)
 			}
 		}
@@ -186,6 +193,7 @@ func (r *requester) enqueue(c *call) {
 	r.token++
 	c.token = r.token
 	r.pending[c.token] = c
+	r.lookLaterLocked()
 	if r.first == nil {
 		r.first = c
 	} else {
@@ -199,12 +207,17 @@ func (r *requester) enqueue(c *call) {
 	}
 }
 
-// abandon gives c up. If it has not been sent, it will not be.
-func (r *requester) abandon(c *call) {
+// abandon gives c up because of err, which it returns, or an error that says more. If
+// c has not been sent, it will not be.
+func (r *requester) abandon(c *call, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pending, c.token)
 	c.request = request{} // it stays in the queue, its value need not
+	if err == errTimeout && r.violatedAt >= c.token {
+		return fmt.Errorf("%w, since on the connection: %w", errTimeout, r.violation)
+	}
+	return err
 }
 
 // next takes the oldest call from the queue that somebody still waits for.
@@ -260,8 +273,8 @@ func (r *requester) run() {
 	status := r.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.nc.RemoveStatusListener(status)
 	r.maxPayload.Store(r.nc.MaxPayload())
+	r.listenForViolations()
 
-	inbox := r.nc.NewInbox() + "."
 	var m nats.Msg
 	var replies *nats.Subscription
 	defer func() {
@@ -294,12 +307,16 @@ func (r *requester) run() {
 			continue
 		}
 		var err error
+		if r.takeDeaf() {
+			replies.Unsubscribe()
+			replies = nil
+		}
 		if replies == nil {
-			replies, err = r.subscribe(inbox)
+			replies, err = r.subscribe()
 		}
 		if err == nil {
 			m.Subject, m.Header, m.Data = q.subject, q.header, q.data
-			m.Reply = inbox + strconv.FormatUint(token, 36)
+			m.Reply = r.inbox + strconv.FormatUint(token, 36)
 			err = r.nc.PublishMsg(&m)
 		}
 		if errors.Is(err, nats.ErrReconnectBufExceeded) { // is what the driver says, as the limit is -1
@@ -315,9 +332,9 @@ func (r *requester) run() {
 	}
 }
 
-func (r *requester) subscribe(inbox string) (*nats.Subscription, error) {
-	replies, err := r.nc.Subscribe(inbox+"*", func(m *nats.Msg) {
-		token, isReply := strings.CutPrefix(m.Subject, inbox)
+func (r *requester) subscribe() (*nats.Subscription, error) {
+	replies, err := r.nc.Subscribe(r.inbox+"*", func(m *nats.Msg) {
+		token, isReply := strings.CutPrefix(m.Subject, r.inbox)
 		if !isReply { // what a consumer delivers keeps its subject
 			r.deliver(m)
 			return
