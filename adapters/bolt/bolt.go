@@ -171,9 +171,12 @@ var (
 // open on one bucket. It has a sweeper goroutine, which Close ends.
 //
 // No operation of the cache may be called inside a transaction of the caller's:
-// bbolt does not nest them.
+// bbolt does not nest them. A read transaction that the caller leaves open blocks the
+// cache as soon as a commit has to map a larger file: that commit waits for the end
+// of the transaction, and all reads that begin meanwhile wait for the commit. What
+// was deleted since it began is not used again before it ends.
 //
-// A database that is ReadOnly, or whose NoSync is not what o says, is an error,
+// A database that is nil or ReadOnly, or whose NoSync is not what o says, is an error,
 // and so is a bucket that something else has filled.
 func New(db *bbolt.DB, o *Options) (*Cache, error) {
 	c, err := newCache(db, o)
@@ -202,6 +205,8 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		d.OpTimeout = l2cache.DefaultOpTimeout
 	}
 	switch {
+	case db == nil:
+		return nil, errors.New("the database is nil")
 	case len(d.Bucket) > bbolt.MaxKeySize:
 		return nil, fmt.Errorf("the name in Bucket has %d bytes, at most %d are allowed", len(d.Bucket), bbolt.MaxKeySize)
 	case d.SweepInterval < 0:

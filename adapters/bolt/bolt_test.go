@@ -117,6 +117,7 @@ func TestNewRefuses(t *testing.T) {
 		text string // what the error says
 		kind error
 	}{
+		{"no database", nil, nil, "nil", nil},
 		{"a database with NoSync", noSync, nil, "NoSync", nil},
 		{"NoSync, and a database without", db, &bolt.Options{NoSync: true}, "NoSync", nil},
 		{"a negative interval", db, &bolt.Options{SweepInterval: -1}, "SweepInterval", nil},
@@ -131,6 +132,10 @@ func TestNewRefuses(t *testing.T) {
 			c.Close()
 			t.Errorf("New with %s: no error", test.name)
 			continue
+		}
+		var e *l2cache.Error
+		if !errors.As(err, &e) || e.Op != "new" || e.Backend != "bolt" {
+			t.Errorf("New with %s = %#v, want an *Error of new", test.name, err)
 		}
 		if !strings.Contains(err.Error(), test.text) || test.kind != nil && !errors.Is(err, test.kind) {
 			t.Errorf("New with %s = %v; want %v and a mention of %s", test.name, err, test.kind, test.text)

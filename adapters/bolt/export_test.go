@@ -30,6 +30,9 @@ func (c *Cache) Sweep(ctx context.Context, between func()) error {
 // Kind is the kind of a failure.
 func Kind(err error) error { return kind(err) }
 
+// FilePath is the name of the file that the path of a URL stands for.
+func FilePath(path string, windows bool) string { return filePath(path, windows) }
+
 // Hubs is how many buckets there are with an open handle.
 func Hubs() int {
 	hubsMu.Lock()

@@ -4,10 +4,24 @@ package bolt
 
 import "os"
 
-// tryLock opens the file. The lock that bbolt has on the database is enough where
-// an open file cannot be removed.
-func tryLock(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// A lockFile is open. The lock that bbolt has on the database is enough where an
+// open file cannot be removed.
+type lockFile struct {
+	*os.File
+	isNew bool
+}
+
+// drop closes the file, and removes it if it was not there before.
+func (l lockFile) drop() {
+	l.Close()
+	if l.isNew {
+		os.Remove(l.Name())
+	}
+}
+
+func tryLock(path string) (lockFile, error) {
+	f, isNew, err := create(path)
+	return lockFile{f, isNew}, err
 }
 
 func syncDir(string) error { return nil }

@@ -8,30 +8,45 @@ import (
 	"syscall"
 )
 
-// tryLock opens the file and locks it, for as long as it is open. It is errLocked
-// if the file is locked already, also by this process.
-func tryLock(path string) (*os.File, error) {
+// A lockFile is locked for as long as it is open.
+type lockFile struct {
+	*os.File
+	isNew bool
+}
+
+// drop gives the lock up, and removes the file if it was not there before. Who has
+// opened it meanwhile finds that out.
+func (l lockFile) drop() {
+	if l.isNew {
+		os.Remove(l.Name())
+	}
+	l.Close()
+}
+
+// tryLock opens the file and locks it. It is errLocked if the file is locked
+// already, also by this process.
+func tryLock(path string) (lockFile, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, isNew, err := create(path)
 		if err != nil {
-			return nil, err
+			return lockFile{}, err
 		}
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err != nil {
 			f.Close()
 			if err == syscall.EWOULDBLOCK {
-				return nil, errLocked
+				return lockFile{}, errLocked
 			}
-			return nil, &os.PathError{Op: "flock", Path: path, Err: err}
+			return lockFile{}, &os.PathError{Op: "flock", Path: path, Err: err}
 		}
 		// Who removed it between the two made room for a lock on another file.
 		locked, err := f.Stat()
 		if err != nil {
 			f.Close()
-			return nil, err
+			return lockFile{}, err
 		}
 		if named, err := os.Stat(path); err == nil && os.SameFile(locked, named) {
-			return f, nil
+			return lockFile{f, isNew}, nil
 		}
 		f.Close()
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -41,11 +42,20 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	c, err := openPath(ctx, p.Path, wait, o)
+	c, err := openPath(ctx, filePath(p.Path, runtime.GOOS == "windows"), wait, o)
 	if err != nil {
 		return nil, l2cache.NewError(ctx, "bolt", "open", "", kind(err), err)
 	}
 	return c, nil
+}
+
+// filePath is the name of the file that the path of a URL stands for. On Windows
+// bolt:///C:/file.db is C:/file.db.
+func filePath(path string, windows bool) string {
+	if windows && len(path) > 2 && path[0] == '/' && path[2] == ':' {
+		return path[1:]
+	}
+	return path
 }
 
 // errLocked: somebody has the file open.
@@ -82,25 +92,38 @@ func openPath(ctx context.Context, path string, wait time.Duration, o *Options) 
 	}
 }
 
-// tryOpen opens the database at path unless it is locked, which is errLocked.
-func tryOpen(path string, o *Options) (*Cache, error) {
+// create opens a file, and says whether it was not there before.
+func create(path string) (f *os.File, isNew bool, err error) {
+	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		return f, false, err
+	}
+	return f, err == nil, err
+}
+
+// tryOpen opens the database at path unless it is locked, which is errLocked. A
+// file that it refuses has no lock file beside it that was not there before.
+func tryOpen(path string, o *Options) (_ *Cache, err error) {
 	lock, err := tryLock(path + ".lock")
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			lock.drop()
+		}
+	}()
 	db, file, err := openDB(path, o.NoSync)
 	if err != nil {
-		lock.Close()
 		return nil, err
 	}
 	c, err := newCache(db, o)
 	if err != nil {
 		db.Close()
-		lock.Close()
 		return nil, err
 	}
-	c.release = func() error {
-		defer lock.Close()
+	closeDB := func() error {
 		if c.broken.Load() != nil {
 			return abandon(file) // db.Close would wait for locks that are lost
 		}
@@ -111,9 +134,10 @@ func tryOpen(path string, o *Options) (*Cache, error) {
 		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		c.release() // the error that led here is the one to report
+		closeDB() // the error that led here is the one to report
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	c.release = func() error { return errors.Join(closeDB(), lock.Close()) }
 	return c, nil
 }
 

@@ -50,6 +50,26 @@ func TestOpenRefusesURLs(t *testing.T) {
 	}
 }
 
+func TestFilePath(t *testing.T) {
+	for _, test := range []struct {
+		path    string
+		windows bool
+		want    string
+	}{
+		{"/C:/cache/file.db", true, "C:/cache/file.db"},
+		{"/c:file.db", true, "c:file.db"},
+		{"C:/cache/file.db", true, "C:/cache/file.db"},
+		{"/cache/file.db", true, "/cache/file.db"},
+		{"cache/file.db", true, "cache/file.db"},
+		{"/C:/cache/file.db", false, "/C:/cache/file.db"},
+		{"/", true, "/"},
+	} {
+		if got := bolt.FilePath(test.path, test.windows); got != test.want {
+			t.Errorf("the file of path %q, Windows %v = %q, want %q", test.path, test.windows, got, test.want)
+		}
+	}
+}
+
 func TestOpenMakesFileAndDirectory(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a", "b", "cache.db")
@@ -201,7 +221,9 @@ func wantCorrupt(t *testing.T, path, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time the file must not be locked
+	_, err = os.Stat(path + ".lock")
+	locked := err == nil // by one that has had the file open before
+	for range 2 {        // the second time the file must not be locked
 		c, err := l2cache.Open(t.Context(), "bolt:"+path+patience+"open_timeout=1ms")
 		if err == nil {
 			c.Close()
@@ -211,6 +233,9 @@ func wantCorrupt(t *testing.T, path, text string) {
 		if !errors.Is(err, l2cache.ErrCorrupt) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), text) {
 			t.Errorf("Open = %v, want ErrCorrupt with %s and %q", err, path, text)
 		}
+	}
+	if _, err := os.Stat(path + ".lock"); !locked && !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open has left a lock file beside one that it refused: %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("Open has changed a file that it refused: %d bytes, %v; there were %d", len(after), err, len(before))
@@ -228,6 +253,9 @@ func TestOpenGarbage(t *testing.T) {
 	dir := t.TempDir()
 	if c, err := l2cache.Open(t.Context(), "bolt:"+dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("Open of a directory = %v, %v; want an error that names it", c, err)
+	}
+	if _, err := os.Stat(dir + ".lock"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open has left a lock file beside a directory: %v", err)
 	}
 }
 

@@ -53,8 +53,12 @@ var (
 	_ l2cache.Profiler       = (*Cache)(nil)
 )
 
-// New returns a handle on s. Closing it leaves s and its other handles alone.
+// New returns a handle on s, or on a store of its own if s is nil. Closing it leaves
+// s and its other handles alone.
 func New(s *Store) *Cache {
+	if s == nil {
+		s = NewStore()
+	}
 	return &Cache{store: s, release: func() {}, done: make(chan struct{})}
 }
 
