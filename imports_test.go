@@ -33,7 +33,10 @@ var importRules = map[string][]string{
 	"./conformance/...":    {".", "./conformance/...", "github.com/anishathalye/porcupine/...", "testing/..."},
 	"./examples/...":       {".", "./adapters/..."},
 	"./examples/swap":      {".", "./adapters/...", "go.yaml.in/yaml/v3"},
+	"./examples/tiered":    {".", "./adapters/...", "./tiered"},
+	"./examples/warming":   {".", "./adapters/...", "./tiered"},
 	"./internal/batch":     {"."},
+	"./tiered":             {".", "github.com/maypok86/otter/v2", "github.com/sony/gobreaker/v2"},
 
 	// Only tests and the module's own scripts use these.
 	"./internal/servertest": {"testing/..."},
@@ -169,6 +172,10 @@ func TestImportRules(t *testing.T) {
 		{"./conformance/mutants", "./conformance", true},
 		{"./conformance/mutants", "./internal/servertest", false},
 		{"./examples/quickstart", "./adapters/bolt", true},
+		{"./tiered", "github.com/maypok86/otter/v2", true},
+		{"./tiered", "./adapters/mem", false},
+		{"./tiered", "./internal/batch", false},
+		{"./tiered", "github.com/prometheus/client_golang/prometheus", false},
 		{"./examples/quickstart", "./internal/servertest", false},
 	} {
 		broken, hasRule := brokenImports(test.pkg, []string{"fmt", test.imp, "time"})

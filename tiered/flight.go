@@ -1,0 +1,172 @@
+package tiered
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// A flight is one key's way through L2 and the loader, and what comes of it. All who
+// ask for the key meanwhile wait for it. A flight belongs to a trip, which is what one
+// GetOrLoad or GetOrLoadMany begins.
+type flight[V any] struct {
+	key  string
+	mode mode
+	trip *trip
+
+	overtaken bool // guarded by flights.mu: the key has changed since
+	storing   bool // guarded by flights.mu: what it brings is being written
+
+	landed chan struct{} // closed when the rest is set
+	item   *item[V]      // nil if there is err
+	tier   Tier
+	stale  bool // item is what L1 had, and L2 or the loader failed
+	loose  bool // item was stored nowhere
+	err    error
+}
+
+// A trip is the goroutine of some flights.
+type trip struct {
+	ctx       context.Context // the first caller's, but that it does not end with it
+	cancel    context.CancelFunc
+	waiting   int  // guarded by flights.mu: those who wait for its flights
+	abandoned bool // guarded by flights.mu: nobody waited any more, and ctx was cancelled
+}
+
+// newTrip returns a trip that the caller of ctx begins.
+func newTrip(ctx context.Context) *trip {
+	t := &trip{}
+	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return t
+}
+
+// flights are those that have not landed.
+type flights[V any] struct {
+	mu    sync.Mutex
+	byKey map[string][]*flight[V] // guarded by mu
+}
+
+// join returns a flight of key for the caller to wait for, and then to leave. It is a
+// new one of trip t, for the caller to see to, if there was none that is worth waiting
+// for: one that was overtaken may bring what is not true any more, and one that was
+// abandoned an error.
+func (fs *flights[V]) join(key string, m mode, t *trip) (f *flight[V], created bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.findLocked(key, m); f != nil {
+		f.trip.waiting++
+		return f, false
+	}
+	return fs.newLocked(key, m, t), true
+}
+
+// begin returns a new flight of key, or nil if there is one to join.
+func (fs *flights[V]) begin(key string, m mode, t *trip) *flight[V] {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.findLocked(key, m) != nil {
+		return nil
+	}
+	return fs.newLocked(key, m, t)
+}
+
+func (fs *flights[V]) findLocked(key string, m mode) *flight[V] {
+	for _, f := range fs.byKey[key] {
+		if f.mode == m && !f.overtaken && !f.trip.abandoned {
+			return f
+		}
+	}
+	return nil
+}
+
+func (fs *flights[V]) newLocked(key string, m mode, t *trip) *flight[V] {
+	f := &flight[V]{key: key, mode: m, trip: t, landed: make(chan struct{})}
+	t.waiting++
+	if fs.byKey == nil {
+		fs.byKey = map[string][]*flight[V]{}
+	}
+	fs.byKey[key] = append(fs.byKey[key], f)
+	return f
+}
+
+// leave is that a caller does not wait any more. When the last one leaves, the trip is
+// abandoned.
+func (fs *flights[V]) leave(f *flight[V]) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f.trip.waiting--; f.trip.waiting == 0 {
+		f.trip.abandoned = true
+		f.trip.cancel()
+	}
+}
+
+// overtake keeps the flights of key from storing what they bring, and waits for those
+// that do so at the moment: what the caller is about to write comes after it. The error
+// is ctx's.
+func (fs *flights[V]) overtake(ctx context.Context, key string) error {
+	for _, stored := range fs.passed(key) {
+		select {
+		case <-stored:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// passed marks the flights of key as overtaken. It returns what those that are storing
+// close when they have.
+func (fs *flights[V]) passed(key string) (storing []chan struct{}) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range fs.byKey[key] {
+		f.overtaken = true
+		if f.storing {
+			storing = append(storing, f.landed)
+		}
+	}
+	return storing
+}
+
+// allPassed marks all flights as overtaken.
+func (fs *flights[V]) allPassed() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, others := range fs.byKey {
+		for _, f := range others {
+			f.overtaken = true
+		}
+	}
+}
+
+// mayStore reports whether f may store what it brings. Whoever overtakes it from now on
+// waits until it has landed.
+func (fs *flights[V]) mayStore(f *flight[V]) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.storing = !f.overtaken && !f.trip.abandoned
+	return f.storing
+}
+
+// land ends f: what it brings is set.
+func (fs *flights[V]) land(f *flight[V]) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	others := slices.DeleteFunc(fs.byKey[f.key], func(other *flight[V]) bool { return other == f })
+	if len(others) == 0 {
+		delete(fs.byKey, f.key)
+	} else {
+		fs.byKey[f.key] = others
+	}
+	close(f.landed)
+}
+
+// hasLanded reports whether land was called.
+func (f *flight[V]) hasLanded() bool {
+	select {
+	case <-f.landed:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,184 @@
+package tiered
+
+import (
+	"hash/maphash"
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/l2cache/l2cache"
+)
+
+// An instant is nanoseconds since the clock's start.
+type instant int64
+
+// never is the instant at which an entry without expiry ends.
+const never instant = math.MaxInt64
+
+// after returns the instant d after t; never for NoExpiry.
+func (t instant) after(d time.Duration) instant {
+	if d == l2cache.NoExpiry || int64(d) > int64(never)-int64(t) {
+		return never
+	}
+	return t + instant(d)
+}
+
+// until returns the time from now to t.
+func (t instant) until(now instant) time.Duration {
+	if t == never {
+		return l2cache.NoExpiry
+	}
+	return time.Duration(t - now)
+}
+
+// A clock is the monotonic clock. Otter has it, too, so that an L1 hit reads it once.
+type clock struct{ start time.Time }
+
+// NowNano is positive: zero is special to otter.
+func (c clock) NowNano() int64 { return int64(time.Since(c.start)) + 1 }
+
+func (c clock) Tick(d time.Duration) <-chan time.Time { return time.Tick(d) }
+
+func (c clock) now() instant { return instant(c.NowNano()) }
+
+// An item is what L1 has of a key. It does not change, but for refreshAt.
+type item[V any] struct {
+	value    V
+	negative bool // a loader found nothing
+
+	at    instant       // when it was asked for, or stored
+	ends  instant       // when the entry ends in L2
+	ttl   time.Duration // that it was stored with; zero if not known
+	limit instant       // MaxL1TTL after at
+	fresh instant       // until when L1 serves it: ends or limit, or earlier by jitter
+	keep  instant       // until when L1 has it, stale from fresh on
+	epoch uint64        // see Cache.epoch
+	size  int           // of the encoded value
+
+	refreshAt atomic.Int64 // the instant from which on a GetOrLoad starts a load
+}
+
+// newItem returns the item of an entry that ends ttl after at.
+func (c *Cache[V]) newItem(value V, size int, at instant, ttl, l1TTL time.Duration) *item[V] {
+	it := &item[V]{value: value, size: size, at: at, ends: at.after(ttl), limit: at.after(l1TTL), epoch: c.epoch.Load()}
+	c.bound(it)
+	return it
+}
+
+// bound sets what follows from at, ends and limit.
+func (c *Cache[V]) bound(it *item[V]) {
+	it.fresh = min(it.ends, it.limit)
+	if c.options.Jitter > 0 && it.fresh != never {
+		it.fresh -= instant(c.options.Jitter * rand.Float64() * float64(it.fresh-it.at))
+	}
+	it.keep = it.fresh.after(c.options.StaleFor)
+	it.refreshAt.Store(int64(never))
+	if f := c.options.RefreshAhead; f > 0 && it.ends != never {
+		it.refreshAt.Store(int64(it.at + instant(f*float64(it.ends-it.at))))
+	}
+}
+
+// consumed returns the fraction of the TTL that is gone.
+func (it *item[V]) consumed(now instant) float64 {
+	if it.ttl <= 0 || it.ends == never {
+		return unknown
+	}
+	return min(max(1-float64(it.ends-now)/float64(it.ttl), 0), 1)
+}
+
+// entryOverhead is what an entry is taken to need in L1 besides its key and value.
+const entryOverhead = 128
+
+func newL1[V any](o *Options[V], clock clock) (*otter.Cache[string, *item[V]], error) {
+	l1 := &otter.Options[string, *item[V]]{
+		Clock:       clock,
+		MaximumSize: o.MaxEntries,
+		// Otter takes zero and less for no expiry.
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *item[V]]) time.Duration {
+			return time.Duration(max(int64(e.Value.keep)-e.SnapshotAtNano, 1))
+		}),
+	}
+	if o.MaxBytes > 0 {
+		l1.MaximumWeight = uint64(o.MaxBytes)
+		l1.Weigher = func(key string, it *item[V]) uint32 {
+			return uint32(min(len(key)+it.size+entryOverhead, math.MaxUint32))
+		}
+	}
+	return otter.New(l1)
+}
+
+// lookup returns what L1 has of key, or nil, and the instant of the look.
+func (c *Cache[V]) lookup(key string) (*item[V], instant) {
+	e, ok := c.l1.GetEntry(key)
+	if !ok {
+		return nil, c.clock.now()
+	}
+	return e.Value, instant(e.SnapshotAtNano)
+}
+
+// isFresh reports whether L1 may serve it. It is nil for a miss.
+func (c *Cache[V]) isFresh(it *item[V], now instant) bool {
+	return it != nil && now < it.fresh && it.epoch == c.epoch.Load()
+}
+
+// Generations make out whether a key was changed while it was read. Each change adds
+// one to the key's generation, then takes the key out of L1 or replaces it there. A
+// read takes the generation before it asks L2, and L1 takes what it brings only if the
+// generation is the same still; L1 looks under its own lock of the key, so that a
+// change comes either before the look or after the entry is in L1. Keys share
+// generations: that costs a promotion now and then.
+type generations struct {
+	seed maphash.Seed
+	n    [4096]atomic.Uint64
+}
+
+func (g *generations) of(key string) *atomic.Uint64 {
+	return &g.n[maphash.String(g.seed, key)%uint64(len(g.n))]
+}
+
+// promote puts it under key, if the generation is still gen and L1 has nothing that was
+// asked for later: of two reads the first may come back last.
+func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
+	return c.putIf(key, gen, func(old *item[V]) *item[V] {
+		if old != nil && old.at > it.at {
+			return nil
+		}
+		return it
+	})
+}
+
+// putIf replaces what L1 has under key, nil if nothing, by what f returns, unless the
+// generation is another than gen, or f returns nil.
+func (c *Cache[V]) putIf(key string, gen uint64, f func(old *item[V]) *item[V]) (ok bool) {
+	g := c.generations.of(key)
+	c.l1.Compute(key, func(old *item[V], _ bool) (*item[V], otter.ComputeOp) {
+		if g.Load() != gen {
+			return nil, otter.CancelOp
+		}
+		it := f(old)
+		if it == nil {
+			return nil, otter.CancelOp
+		}
+		ok = true
+		return it, otter.WriteOp
+	})
+	return ok
+}
+
+// drop takes key out of L1, and lets no read that is under way put it there.
+func (c *Cache[V]) drop(key string) {
+	c.generations.of(key).Add(1)
+	c.l1.Invalidate(key)
+}
+
+// written ends a change of key in L2 that began at generation gen. With f, L1 has what f
+// makes of the old item from now on, if no other change of the key overlapped: L2's
+// order of the two is not known, and L1 has neither then.
+func (c *Cache[V]) written(key string, gen uint64, f func(old *item[V]) *item[V]) {
+	if f == nil || !c.generations.of(key).CompareAndSwap(gen, gen+1) || !c.putIf(key, gen+1, f) {
+		c.drop(key)
+	}
+}

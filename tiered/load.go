@@ -1,0 +1,387 @@
+package tiered
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// Loaded is what a loader has found.
+type Loaded[V any] struct {
+	Value V
+	// TTL is for how long to keep it, as in Set. Zero and less: it is returned to those
+	// who wait, and not stored.
+	//
+	// Together with l2cache.ErrNotFound, TTL is for how long L1 remembers that there is
+	// nothing; zero is Options.NegativeTTL, and less is not at all.
+	TTL time.Duration
+}
+
+// A Loader gets the value of key from where it comes from. Stale is what L1 had, if
+// that is there still, for a conditional request; nil if not.
+//
+// The error l2cache.ErrNotFound is that there is no such value: it is what the callers
+// get, and L2 is left alone. Any other error goes to the callers as it is, and so does a
+// panic, as a *PanicError.
+//
+// The ctx has the values of the caller's who began the load. It ends when nobody waits
+// any more, or with Close.
+type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], error)
+
+// A ManyLoader is a Loader of several keys in one call. A key that is not in what it
+// returns was not found. Stale has what L1 had.
+type ManyLoader[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]Loaded[V], error)
+
+// A PanicError is what a loader has panicked with. It goes to all who wait for the load.
+type PanicError struct {
+	Value any
+	Stack []byte // of the loader's goroutine
+}
+
+// Error has the value, but not the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("tiered: the loader panicked: %v", e.Value) }
+
+// Unwrap returns the value, if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// errGoexit is what those get who wait for a loader that called runtime.Goexit: a
+// t.FailNow in a test, say.
+var errGoexit = errors.New("tiered: the loader's goroutine has ended")
+
+// GetOrLoad returns the value of key, from L1, from L2, or from load, which then is
+// stored in both. All who ask for the key meanwhile wait for one load. It goes on when
+// the caller that began it is cancelled, as long as anybody waits.
+//
+// That the loaded value could not be stored in L2 is no error: Options.Observer and
+// Stats tell of it, and L1 has it, for the TTL or MaxL1TTL, whichever is less.
+func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load Loader[V], opts ...Option) (Result[V], error) {
+	o := c.with(opts)
+	it, now := c.peek(key, o)
+	if c.mayServe(ctx, it, now, o) {
+		if int64(now) >= it.refreshAt.Load() {
+			c.refreshAhead(ctx, key, it, single(load), o)
+		}
+		return c.hit(ctx, key, it, now)
+	}
+	if err := c.preflight(ctx, "get", key); err != nil {
+		return Result[V]{}, err
+	}
+	c.missed(ctx, key, o)
+	return c.await(ctx, key, single(load), o)
+}
+
+// An answer is what a loader has to say about a key.
+type answer[V any] struct {
+	Loaded[V]
+	found bool
+}
+
+// An asking calls a loader. A key that it leaves out was not found.
+type asking[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]answer[V], error)
+
+func single[V any](load Loader[V]) asking[V] {
+	return func(ctx context.Context, keys []string, stale map[string]V) (map[string]answer[V], error) {
+		key := keys[0]
+		var old *V
+		if v, ok := stale[key]; ok {
+			old = &v
+		}
+		loaded, err := load(ctx, key, old)
+		if errors.Is(err, l2cache.ErrNotFound) {
+			return map[string]answer[V]{key: {loaded, false}}, nil
+		}
+		return map[string]answer[V]{key: {loaded, true}}, err
+	}
+}
+
+// await waits for the flight of key, and begins it if there is none.
+func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call) (Result[V], error) {
+	began := c.clock.now()
+	for {
+		t := newTrip(ctx)
+		f, created := c.flights.join(key, o.mode, t)
+		if created {
+			c.depart(t, []*flight[V]{f}, load, o, 0)
+		} else {
+			t.cancel()
+			c.tell(ctx, Event{Kind: EventJoin, Key: key, Consumed: unknown})
+		}
+		if err := c.wait(ctx, f); err != nil {
+			return Result[V]{}, err
+		}
+		// What another has asked for may have ended before this call began.
+		if f.err == nil && !f.stale && !f.loose && f.item.ends <= began {
+			continue
+		}
+		return c.outcome(ctx, f)
+	}
+}
+
+// wait waits for f. The error is ctx's, or that the cache was closed.
+func (c *Cache[V]) wait(ctx context.Context, f *flight[V]) error {
+	defer c.flights.leave(f)
+	select {
+	case <-f.landed:
+		if !c.closed.Load() {
+			return nil
+		}
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+	return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, l2cache.ErrClosed, nil)
+}
+
+// outcome is what one gets who waited for f.
+func (c *Cache[V]) outcome(ctx context.Context, f *flight[V]) (Result[V], error) {
+	switch {
+	case f.err != nil:
+		return Result[V]{}, f.err
+	case f.stale:
+		return c.serveStale(ctx, f.key, f.item), nil
+	case f.loose:
+		return Result[V]{Value: f.item.value, Tier: f.tier}, nil
+	}
+	return f.item.result(f.tier, c.clock.now()), nil
+}
+
+// refreshAhead starts a load of key in the background, unless there is one.
+func (c *Cache[V]) refreshAhead(ctx context.Context, key string, it *item[V], load asking[V], o call) {
+	due := it.refreshAt.Load()
+	now := c.clock.now()
+	// If the load fails, the next is due after a quarter of the time that is left.
+	if int64(now) < due || !it.refreshAt.CompareAndSwap(due, int64(now+(it.ends-now)/4+1)) {
+		return
+	}
+	t := newTrip(ctx)
+	f := c.flights.begin(key, o.mode, t)
+	if f == nil {
+		t.cancel()
+		return
+	}
+	c.depart(t, []*flight[V]{f}, load, o, it.ends)
+}
+
+// depart starts the goroutine of a trip. An entry in L2 is what is wanted if it ends
+// after newer.
+func (c *Cache[V]) depart(t *trip, fs []*flight[V], load asking[V], o call, newer instant) {
+	started := c.spawn(func() {
+		defer t.cancel()
+		defer context.AfterFunc(c.ctx, t.cancel)()
+		c.fly(t, fs, load, o, newer)
+	})
+	if !started {
+		c.landAll(fs, l2cache.NewError(context.Background(), c.l2.Name(), "get", "", l2cache.ErrClosed, nil))
+	}
+}
+
+// landAll lands those of fs that have not landed, with err.
+func (c *Cache[V]) landAll(fs []*flight[V], err error) {
+	for _, f := range fs {
+		if !f.hasLanded() {
+			f.err = err
+			c.flights.land(f)
+		}
+	}
+}
+
+// fly is the goroutine of a trip.
+func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer instant) {
+	err := errGoexit
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PanicError{r, debug.Stack()}
+		}
+		c.landAll(fs, err)
+	}()
+	if newer == 0 {
+		fs = c.fromL1(fs, o)
+	}
+	unavailable := o.has(skipL2)
+	if !o.has(skipL2) && !o.has(refresh) {
+		fs, unavailable = c.fromL2(t.ctx, fs, o, newer)
+	}
+	if len(fs) > 0 {
+		c.fromLoader(t.ctx, fs, load, o, unavailable)
+	}
+}
+
+// fromL1 lands the flights whose key came into L1 after their caller had looked, and
+// returns the others.
+func (c *Cache[V]) fromL1(fs []*flight[V], o call) (rest []*flight[V]) {
+	for _, f := range fs {
+		it, now := c.peek(f.key, o)
+		switch {
+		case !c.isFresh(it, now) || o.has(refresh):
+			rest = append(rest, f)
+			continue
+		case it.negative:
+			f.err = l2cache.ErrNotFound
+		default:
+			f.item, f.tier = it, TierL1
+		}
+		c.flights.land(f)
+	}
+	return rest
+}
+
+// fromL2 lands the flights whose key L2 has, or which Options.OnFailure ends, and
+// returns the others. If L2 was unavailable, they had better leave it alone.
+func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer instant) (rest []*flight[V], unavailable bool) {
+	if len(fs) == 0 {
+		return nil, false
+	}
+	keys := make([]string, len(fs))
+	for i, f := range fs {
+		keys[i] = f.key
+	}
+	got := c.readMany(ctx, "get", keys, o)
+	for _, f := range fs {
+		r := got[f.key]
+		if r.err == nil && (newer == 0 || r.item.ends > newer.after(2*c.profile.Resolution)) {
+			f.item, f.tier = r.item, TierL2
+			c.flights.land(f)
+			continue
+		}
+		if isFailure(r.err) {
+			unavailable = unavailable || !answered(r.err)
+			if f.item = c.staleFor(f.key, r.err, o); f.item != nil {
+				f.stale = true
+				c.flights.land(f)
+				continue
+			}
+		}
+		if saysNothing(r.err) || isFailure(r.err) && c.options.OnFailure == Fail {
+			f.err = r.err
+			c.flights.land(f)
+			continue
+		}
+		rest = append(rest, f)
+	}
+	return rest, unavailable
+}
+
+// fromLoader lands all flights with what the loader brings.
+func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[V], o call, unavailable bool) {
+	keys := make([]string, len(fs))
+	stale := map[string]V{}
+	for i, f := range fs {
+		keys[i] = f.key
+		if it := c.old(f.key, o); it != nil {
+			stale[f.key] = it.value
+		}
+	}
+	event := Event{Kind: EventLoad, Consumed: unknown}
+	failed := func(f *flight[V], err error) {
+		event.Outcome, event.Key, event.Err = OutcomeError, f.key, err
+		c.tell(ctx, event)
+		f.item, f.err = nil, err
+		if old := c.old(f.key, o); old != nil && c.options.OnFailure == ServeStale {
+			f.item, f.err, f.stale = old, nil, true
+		}
+		c.flights.land(f)
+	}
+	began := c.clock.now()
+	answers, err := c.callLoader(ctx, keys, stale, load)
+	event.Duration = time.Duration(c.clock.now() - began)
+	if err != nil {
+		for _, f := range fs {
+			failed(f, err)
+		}
+		return
+	}
+	var writes []*write[V]
+	var writing []*flight[V]
+	for _, f := range fs {
+		a := answers[f.key]
+		event.Key, event.TTL, event.Err = f.key, max(a.TTL, 0), nil
+		if !a.found {
+			event.Outcome = OutcomeNotFound
+			c.tell(ctx, event)
+			c.remember(f, a.TTL, o)
+			f.err = l2cache.ErrNotFound
+			c.flights.land(f)
+			continue
+		}
+		f.item, f.tier, f.loose = &item[V]{value: a.Value}, TierLoader, true
+		if a.TTL <= 0 {
+			event.Outcome = OutcomeNotStored
+			c.tell(ctx, event)
+			c.flights.land(f)
+			continue
+		}
+		data, err := c.options.Codec.Encode(a.Value)
+		if err != nil {
+			failed(f, &EncodeError{Key: f.key, Err: err})
+			continue
+		}
+		if !c.flights.mayStore(f) {
+			event.Outcome = OutcomeOvertaken
+			c.tell(ctx, event)
+			c.flights.land(f)
+			continue
+		}
+		writes = append(writes, &write[V]{key: f.key, value: a.Value, data: data, ttl: a.TTL})
+		writing = append(writing, f)
+	}
+	if len(writes) == 0 {
+		return
+	}
+	errs := make([]error, len(writes))
+	if !unavailable {
+		errs = c.store(ctx, writes, o)
+	}
+	for i, f := range writing {
+		w := writes[i]
+		event.Outcome, event.Key, event.TTL, event.Err = OutcomeStored, w.key, w.ttl, errs[i]
+		if unavailable || errs[i] != nil {
+			// Not at all in L2, or in doubt: L1 is what keeps the next callers from loading.
+			event.Outcome = OutcomeNotStored
+			alone := o
+			alone.mode |= skipL2
+			c.store(ctx, []*write[V]{w}, alone)
+		}
+		if w.item != nil {
+			f.item, f.loose = w.item, false
+		}
+		c.tell(ctx, event)
+		c.flights.land(f)
+	}
+}
+
+// callLoader makes a panic of the loader an error.
+func (c *Cache[V]) callLoader(ctx context.Context, keys []string, stale map[string]V, load asking[V]) (answers map[string]answer[V], err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if r := recover(); r != nil {
+			err = &PanicError{r, debug.Stack()}
+		}
+	}()
+	answers, err = load(ctx, keys, stale)
+	returned = true
+	return answers, err
+}
+
+// remember puts into L1 that the loader found nothing.
+func (c *Cache[V]) remember(f *flight[V], ttl time.Duration, o call) {
+	if ttl == 0 {
+		ttl = c.options.NegativeTTL
+	}
+	if ttl <= 0 || o.has(skipL1) || !c.flights.mayStore(f) {
+		return
+	}
+	gen := c.generations.of(f.key).Load()
+	var none V
+	it := c.newItem(none, 0, c.clock.now(), ttl, o.l1TTL)
+	it.negative, it.keep = true, it.fresh
+	c.written(f.key, gen, func(*item[V]) *item[V] { return it })
+}

@@ -1,0 +1,99 @@
+package tiered
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// An EncodeError is that a Codec could not encode a value. Nothing was stored.
+type EncodeError struct {
+	Key string
+	Err error
+}
+
+// Error names the key, cut if it is long.
+func (e *EncodeError) Error() string { return fmt.Sprintf("tiered: encode %.64q: %v", e.Key, e.Err) }
+
+// Unwrap returns the Codec's error.
+func (e *EncodeError) Unwrap() error { return e.Err }
+
+// A write is an entry on its way to L2 and L1.
+type write[V any] struct {
+	key   string
+	value V
+	data  []byte
+	ttl   time.Duration
+
+	item   *item[V]
+	gen    uint64
+	queued bool // a delete was to be sent again
+	err    error
+}
+
+// store writes entries to L2, in one call, and then to L1, and returns how each has
+// failed.
+func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []error {
+	var send []*write[V]
+	for _, w := range writes {
+		if w.queued, w.err = c.deletes.take(ctx, w.key); w.err != nil {
+			w.err = l2cache.NewError(ctx, c.l2.Name(), "set", w.key, nil, w.err)
+			continue
+		}
+		w.gen = c.generations.of(w.key).Load()
+		send = append(send, w)
+	}
+	epoch, at := c.epoch.Load(), c.clock.now()
+	if !o.has(skipL2) {
+		c.send(ctx, send)
+	}
+	errs := make([]error, len(writes))
+	for i, w := range writes {
+		if w.err != nil || o.has(skipL1) {
+			c.written(w.key, w.gen, nil)
+		} else {
+			ttl := c.storedTTL(w.ttl)
+			w.item = c.newItem(w.value, len(w.data), at, ttl, o.l1TTL)
+			w.item.ttl, w.item.epoch = ttl, epoch
+			c.written(w.key, w.gen, func(*item[V]) *item[V] { return w.item })
+		}
+		if w.queued && (w.err != nil || o.has(skipL2)) {
+			c.resendLater(ctx, w.key)
+		}
+		errs[i] = w.err
+	}
+	return errs
+}
+
+// send writes to L2.
+func (c *Cache[V]) send(ctx context.Context, writes []*write[V]) {
+	switch len(writes) {
+	case 0:
+		return
+	case 1:
+		w := writes[0]
+		w.err = c.ask(ctx, "set", w.key, func(ctx context.Context) error { return c.l2.Set(ctx, w.key, w.data, w.ttl) })
+		return
+	}
+	items := make([]l2cache.Item, len(writes))
+	for i, w := range writes {
+		items[i] = l2cache.Item{Key: w.key, Value: w.data, TTL: w.ttl}
+	}
+	err := c.ask(ctx, "setmany", "", func(ctx context.Context) error { return l2cache.SetMany(ctx, c.l2, items) })
+	failed := byKey(err)
+	for _, w := range writes {
+		w.err = failed(w.key)
+	}
+}
+
+// byKey returns what says how each key of a batch has failed.
+func byKey(err error) func(key string) error {
+	var some l2cache.KeyErrors
+	if errors.As(err, &some) {
+		return func(key string) error { return some[key] }
+	}
+	return func(string) error { return err }
+}

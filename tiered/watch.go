@@ -1,0 +1,53 @@
+package tiered
+
+import (
+	"errors"
+	"time"
+
+	"github.com/l2cache/l2cache"
+)
+
+// Between two attempts to watch L2.
+const (
+	minWatchWait = 100 * time.Millisecond
+	maxWatchWait = 10 * time.Second
+)
+
+// watch has L1 follow the changes that L2 tells of, until Close. The events do not say
+// who made a change: a write of this Cache comes back, too, and drops its own copy.
+func (c *Cache[V]) watch() {
+	for wait := minWatchWait; ; wait = min(2*wait, maxWatchWait) {
+		var failed error
+		for event, err := range l2cache.Watch(c.ctx, c.l2, "") {
+			if err != nil {
+				failed = err
+				break
+			}
+			wait = minWatchWait
+			c.follow(event)
+		}
+		c.watching.Store(false)
+		if c.closed.Load() || errors.Is(failed, l2cache.ErrClosed) || errors.Is(failed, errors.ErrUnsupported) {
+			return
+		}
+		c.tell(c.ctx, Event{Kind: EventInvalidation, Outcome: OutcomeError, Err: failed, Consumed: unknown})
+		if !c.pause(wait) {
+			return
+		}
+	}
+}
+
+// follow does in L1 what an event of L2 asks for. On a Gap L1 serves nothing of what it
+// has as fresh any more, and keeps it for when L2 fails.
+func (c *Cache[V]) follow(event l2cache.Event) {
+	if event.Gap {
+		c.epoch.Add(1)
+		c.flights.allPassed()
+		c.watching.Store(true)
+		c.tell(c.ctx, Event{Kind: EventInvalidation, Outcome: OutcomeGap, Consumed: unknown})
+		return
+	}
+	c.flights.passed(event.Key)
+	c.drop(event.Key)
+	c.tell(c.ctx, Event{Kind: EventInvalidation, Outcome: OutcomeChanged, Key: event.Key, Consumed: unknown})
+}
