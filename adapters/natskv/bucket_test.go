@@ -36,8 +36,9 @@ func TestBucketIsRefused(t *testing.T) {
 		{"2.11", func(c *jetstream.StreamConfig) { c.Metadata = nil }},
 		{"2.11", func(c *jetstream.StreamConfig) { c.Metadata["_nats.level"] = "0" }},
 		{"allow_msg_ttl", func(c *jetstream.StreamConfig) { c.AllowMsgTTL = false }},
-		{"history", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 2 }},
-		{"history", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = -1 }},
+		{"history", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 }},
+		{"", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject, c.Storage = 1, jetstream.MemoryStorage }},
+		{"", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = -1 }},
 		{"mirror", func(c *jetstream.StreamConfig) { c.Mirror = &jetstream.StreamSource{Name: "KV_origin"} }},
 		{"sources", func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "KV_origin"}} }},
 		{"subjects", func(c *jetstream.StreamConfig) { c.Subjects = []string{"$KV.b.*"} }},
@@ -130,7 +131,7 @@ func TestBucketTTL(t *testing.T) {
 	}
 }
 
-func TestMessageTTL(t *testing.T) {
+func TestEntryHeader(t *testing.T) {
 	tests := []struct {
 		ttl  time.Duration
 		want string
@@ -145,8 +146,8 @@ func TestMessageTTL(t *testing.T) {
 		{l2cache.NoExpiry, ""},
 	}
 	for _, test := range tests {
-		if got := messageTTL(test.ttl).Get("Nats-TTL"); got != test.want {
-			t.Errorf("messageTTL(%v) = %q, want %q", test.ttl, got, test.want)
+		if got := entryHeader(test.ttl).Get("Nats-TTL"); got != test.want {
+			t.Errorf("entryHeader(%v) = %q, want %q", test.ttl, got, test.want)
 		}
 	}
 }

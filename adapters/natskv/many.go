@@ -82,7 +82,7 @@ func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 		request: func(i int) request {
 			// Memory of its own: it may be sent after this call has returned.
 			data := make([]byte, 0, envelope.Overhead+len(fitting[i].Value))
-			return request{c.subjectOf(fitting[i].Key), messageTTL(ttls[i]), appendEntry(data, fitting[i].Value, ttls[i])}
+			return request{c.subjectOf(fitting[i].Key), entryHeader(ttls[i]), appendEntry(data, fitting[i].Value, ttls[i])}
 		},
 		reply: func(i int, m *nats.Msg, err error) {
 			if err == nil {

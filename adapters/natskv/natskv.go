@@ -9,7 +9,7 @@
 //
 //	Get, GetWithTTL  $JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>; where the bucket has
 //	                 replicas, $JS.API.STREAM.MSG.GET.KV_<bucket>, which the leader answers
-//	Set              publish to $KV.<bucket>.<key>, header Nats-TTL
+//	Set              publish to $KV.<bucket>.<key>, headers Nats-TTL, Nats-Rollup: sub
 //	Delete           publish to $KV.<bucket>.<key>, headers KV-Operation: PURGE, Nats-Rollup: sub,
 //	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket> before
 //	Ping             $JS.API.STREAM.INFO.KV_<bucket>
@@ -100,8 +100,8 @@
 // with TLS also tls_ca, tls_cert, tls_key and tls_server_name. The creds file is read for
 // each connection, so that it may be replaced before the JWT in it expires.
 //
-// A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists, and
-// takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has asked the
+// A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists and set
+// its History of 1 to 2, and takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has asked the
 // server: max_age says what the bucket has, and the profile declares neither a largest
 // value nor durability.
 //
@@ -120,7 +120,7 @@
 //	$JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.>   Watch
 //	$JS.API.INFO                              to create the bucket
 //	$JS.API.STREAM.CREATE.KV_<bucket>         to create the bucket
-//	$JS.API.STREAM.UPDATE.KV_<bucket>         to turn on AllowMsgTTL
+//	$JS.API.STREAM.UPDATE.KV_<bucket>         to turn on AllowMsgTTL, to set History to 2
 //
 // What is refused for want of one is ErrUnavailable with nats.ErrPermissionViolation.
 //
@@ -263,7 +263,7 @@ func newCache(bucket string, o *Options) (*Cache, error) {
 	c.stream = jetstream.StreamConfig{
 		Name:              streamOf(bucket),
 		Subjects:          []string{c.subject + ">"},
-		MaxMsgsPerSubject: 1,
+		MaxMsgsPerSubject: history,
 		MaxMsgs:           -1,
 		MaxBytes:          -1,
 		MaxMsgSize:        -1,
@@ -342,7 +342,7 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	ttl = min(ttl, c.profile.MaxTTL)
 	data := buffers.Get().(*[]byte)
 	*data = appendEntry((*data)[:0], value, ttl)
-	answered, err := c.publish(ctx, limit, b, key, messageTTL(ttl), *data)
+	answered, err := c.publish(ctx, limit, b, key, entryHeader(ttl), *data)
 	if answered {
 		buffers.Put(data) // otherwise it may yet be sent
 	}
@@ -512,8 +512,8 @@ func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*buc
 		return nil, err
 	}
 	b, err := newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
-	if err == errNoMessageTTL && c.repair {
-		if config, err = r.allowMessageTTL(ctx, limit, *config); err == nil {
+	if (err == errNoMessageTTL || err == errHistory) && c.repair {
+		if config, err = r.mend(ctx, limit, *config); err == nil {
 			b, err = newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
 		}
 	}

@@ -289,10 +289,10 @@ func TestBucketsOfOthers(t *testing.T) {
 		durable bool
 	}{
 		{"stock", jetstream.KeyValueConfig{}, "", "allow_msg_ttl", l2cache.NoExpiry, true},
-		{"markers", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute}, "", "", l2cache.NoExpiry, true},
+		{"markers", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute}, "", "history", l2cache.NoExpiry, true},
 		{"inmemory", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, Storage: jetstream.MemoryStorage}, "", "", l2cache.NoExpiry, false},
-		{"day", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, TTL: 24 * time.Hour}, "", "max_age", 24*time.Hour - time.Second, true},
-		{"history", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, History: 2}, "history", "history", 0, false},
+		{"day", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, History: 5, TTL: 24 * time.Hour}, "", "max_age", 24*time.Hour - time.Second, true},
+		{"history", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, History: 2}, "", "", l2cache.NoExpiry, true},
 		{"small", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, MaxValueSize: 1000}, "max_msg_size", "max_msg_size", 0, false},
 		{"mirror", jetstream.KeyValueConfig{Mirror: &jetstream.StreamSource{Name: "stock"}}, "mirror", "mirror", 0, false},
 	}

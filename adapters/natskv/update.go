@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/l2cache/l2cache"
@@ -83,10 +82,7 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 // replace publishes an entry if the last message of key has that sequence.
 func (c *Cache) replace(ctx context.Context, limit time.Time, b *bucket, key string, last uint64, value []byte, ttl time.Duration) error {
 	ttl = min(ttl, c.profile.MaxTTL)
-	header := messageTTL(ttl)
-	if header == nil {
-		header = nats.Header{}
-	}
+	header := entryHeader(ttl)
 	header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(last, 10)}
 	_, err := c.publish(ctx, limit, b, key, header, appendEntry(nil, value, ttl))
 	return err
