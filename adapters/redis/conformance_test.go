@@ -59,6 +59,10 @@ func faults(srv *servertest.Server) *conformance.Faults {
 func behind(t *testing.T, srv *servertest.Server) *conformance.Raw {
 	client := redis.NewClient(&redis.Options{Addr: srv.Addr})
 	t.Cleanup(func() { client.Close() })
+	return rawOf(client)
+}
+
+func rawOf(client redis.UniversalClient) *conformance.Raw {
 	return &conformance.Raw{
 		// A key that has expired is still counted until it is looked up or reclaimed.
 		Stored: func(ctx context.Context, namespace, key string) (bool, error) {

@@ -211,18 +211,17 @@ func (c *conn) endLocked() {
 		c.dialing()
 	}
 	if c.net != nil {
-		c.hangUpLocked()
+		hangUp(c.net)
 	}
 }
 
-// hangUpLocked closes the connection below that of TLS, which would send an alert
-// first, and wait for that.
-func (c *conn) hangUpLocked() {
-	if secure, ok := c.net.(interface{ NetConn() net.Conn }); ok {
-		secure.NetConn().Close()
-		return
+// hangUp closes the connection below that of TLS, which would send an alert first, and
+// wait for that.
+func hangUp(conn net.Conn) {
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
 	}
-	c.net.Close()
+	conn.Close()
 }
 
 // dial never fails. A connection that could not be made is returned as one whose use
@@ -253,7 +252,7 @@ func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, err
 	defer c.mu.Unlock()
 	c.net = conn
 	if c.closed || c.ended == c.call {
-		c.hangUpLocked()
+		hangUp(c.net)
 	}
 	return conn, nil
 }
@@ -261,7 +260,8 @@ func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, err
 // A dialer makes a connection.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// newDialer returns one for TLS, if config is not nil.
+// newDialer returns one for TLS, if config is not nil. If config has no name of the
+// server then that is the host of its address.
 func newDialer(config *tls.Config) dialer {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
@@ -273,6 +273,10 @@ func newDialer(config *tls.Config) dialer {
 		conn, err := d.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
+		}
+		config := config.Clone()
+		if config.ServerName == "" {
+			config.ServerName, _, _ = net.SplitHostPort(addr) // a result of JoinHostPort
 		}
 		client := tls.Client(conn, config)
 		if err := client.HandshakeContext(ctx); err != nil {

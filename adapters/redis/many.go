@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,17 +22,27 @@ var (
 	_ l2cache.MultiDeleter = (*Cache)(nil)
 )
 
-// GetMany reads keys by MGET and a PTTL for each, in a transaction.
+// GetMany reads keys by MGET and a PTTL for each, in a transaction; in a cluster, by a
+// GET and a PTTL in a transaction for each.
 func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.Entry, error) {
 	if err := l2cache.PreflightNoKey(ctx, name, "getmany", c.isClosed()); err != nil {
 		return nil, err
 	}
+	do := c.runColumns
+	if c.cluster {
+		do = func(ctx context.Context, deadline time.Time, n *node, reads []*read) error {
+			defer c.measure(reads)
+			return c.runPairsOf(ctx, deadline, n, "get", reads)
+		}
+	}
 	entries := make(map[string]l2cache.Entry, len(keys))
 	errs := l2cache.KeyErrors{}
+	broken := map[*node]error{}
 	for len(keys) > 0 {
 		reads := newReads(keys[:min(c.batchSize(), len(keys))])
 		err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-			return c.runColumns(ctx, deadline, reads)
+			scatter(ctx, deadline, c, broken, reads, do)
+			return nil
 		})
 		if err != nil {
 			c.fail(ctx, "getmany", errs, keys, err)
@@ -53,29 +62,34 @@ func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.
 	return entries, orNil(errs)
 }
 
+// A write is a command about a key that is sent together with others.
+type write struct {
+	call
+	cmd redis.Cmder
+}
+
 // SetMany stores items by a pipeline of SETs.
 func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "setmany", c.isClosed()); err != nil {
 		return err
 	}
 	errs := l2cache.KeyErrors{}
+	broken := map[*node]error{}
 	for len(items) > 0 {
-		var keys []string
-		var cmds []redis.Cmder
+		var writes []*write
 		n := 0
-		for bytes := 0; n < len(items) && len(keys) < maxWrites && bytes < maxWriteBytes; n++ {
+		for bytes := 0; n < len(items) && len(writes) < maxWrites && bytes < maxWriteBytes; n++ {
 			item := items[n]
 			args, err := c.setArgs(ctx, "setmany", item.Key, item.Value, item.TTL)
 			if err != nil {
 				errs[item.Key] = err
 				continue
 			}
-			keys = append(keys, item.Key)
-			cmds = append(cmds, once{redis.NewStatusCmd(ctx, args...)})
+			writes = append(writes, &write{call{key: item.Key}, once{redis.NewStatusCmd(ctx, args...)}})
 			bytes += len(item.Value)
 		}
 		items = items[n:]
-		if err := c.write(ctx, "setmany", errs, keys, cmds); err != nil {
+		if err := c.write(ctx, "setmany", errs, broken, writes, c.runWrites); err != nil {
 			for _, item := range items {
 				errs[item.Key] = c.newError(ctx, "setmany", item.Key, err)
 			}
@@ -85,53 +99,38 @@ func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 	return orNil(errs)
 }
 
-// DeleteMany removes keys by UNLINK, or by one for each key if the server does not
-// permit one of them.
+// DeleteMany removes keys by UNLINK, or by one for each key in a cluster, or if the
+// server does not permit one of them.
 func (c *Cache) DeleteMany(ctx context.Context, keys []string) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "deletemany", c.isClosed()); err != nil {
 		return err
 	}
 	errs := l2cache.KeyErrors{}
-	var broken error // of all that is left
-	for part := range slices.Chunk(keys, maxWrites) {
-		err := broken
-		if err == nil {
-			err = c.unlink(ctx, part)
-		}
-		switch {
-		case redis.IsPermissionError(err):
-			cmds := make([]redis.Cmder, len(part))
-			for i, key := range part {
-				cmds[i] = once{redis.NewIntCmd(ctx, "unlink", key)}
-			}
-			broken = c.write(ctx, "deletemany", errs, part, cmds)
-		case err != nil:
-			c.fail(ctx, "deletemany", errs, part, err)
-			if !answered(err) {
-				broken = err
-			}
-		}
-	}
+	c.unlink(ctx, "deletemany", errs, keys)
 	return orNil(errs)
 }
 
-// unlink removes keys, all or none of them.
-func (c *Cache) unlink(ctx context.Context, keys []string) error {
-	args := make([]any, 1, 1+len(keys))
-	args[0] = "unlink"
-	for _, key := range keys {
-		args = append(args, key)
+// unlink removes keys, and puts the errors of those that it does not into errs.
+func (c *Cache) unlink(ctx context.Context, op string, errs l2cache.KeyErrors, keys []string) {
+	broken := map[*node]error{}
+	for len(keys) > 0 {
+		writes := make([]*write, min(maxWrites, len(keys)))
+		for i := range writes {
+			writes[i] = &write{call{key: keys[i]}, once{redis.NewIntCmd(ctx, "unlink", keys[i])}}
+		}
+		if err := c.write(ctx, op, errs, broken, writes, c.runUnlinks); err != nil {
+			c.fail(ctx, op, errs, keys[len(writes):], err)
+			return
+		}
+		keys = keys[len(writes):]
 	}
-	return c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		return c.exec(ctx, deadline, []redis.Cmder{once{redis.NewIntCmd(ctx, args...)}})
-	})
 }
 
 // runColumns does reads as an MGET and PTTLs in a transaction: MULTI, MGET, PTTL,
-// PTTL, …, EXEC. The error is that of all.
-func (c *Cache) runColumns(ctx context.Context, deadline time.Time, reads []*read) error {
+// PTTL, …, EXEC. The error is that the server has not answered.
+func (c *Cache) runColumns(ctx context.Context, deadline time.Time, n *node, reads []*read) error {
 	var replies *columns
-	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
+	cmds := c.execRead(ctx, deadline, n, func() []redis.Cmder {
 		replies = newColumns(reads)
 		mget := make([]any, 1, 1+len(reads))
 		mget[0] = "mget"
@@ -145,12 +144,13 @@ func (c *Cache) runColumns(ctx context.Context, deadline time.Time, reads []*rea
 		return append(cmds, raw(replies, "exec"))
 	})
 	if err := cmds[len(cmds)-1].Err(); err != nil {
+		failedReads(reads, err)
 		return err
 	}
+	defer c.measure(reads)
 	if replies.refused != nil {
-		c.rescue(ctx, deadline, "get", reads)
+		return c.rescue(ctx, deadline, n, "get", refusedReads(reads, replies.refused))
 	}
-	c.measure(reads)
 	return nil
 }
 
@@ -158,35 +158,74 @@ func newReads(keys []string) []*read {
 	all := make([]read, len(keys))
 	reads := make([]*read, len(keys))
 	for i, key := range keys {
-		all[i].key = key
+		all[i].call.key = key
 		reads[i] = &all[i]
 	}
 	return reads
 }
 
-// write has cmds done, of which each is for one of keys, and puts their errors into
-// errs. It returns an error if the next ones would fail like these.
-func (c *Cache) write(ctx context.Context, op string, errs l2cache.KeyErrors, keys []string, cmds []redis.Cmder) (broken error) {
-	if len(cmds) == 0 {
+// write has writes done by do, and puts their errors into errs. It returns an error if all
+// that is to come would fail like these.
+func (c *Cache) write(ctx context.Context, op string, errs l2cache.KeyErrors, broken map[*node]error, writes []*write,
+	do func(context.Context, time.Time, *node, []*write) error,
+) error {
+	if len(writes) == 0 {
 		return nil
 	}
 	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		c.exec(ctx, deadline, cmds) // the error is in cmds
+		scatter(ctx, deadline, c, broken, writes, do)
 		return nil
 	})
-	if err != nil {
-		c.fail(ctx, op, errs, keys, err)
-		return err
-	}
-	for i, key := range keys {
-		if err := cmds[i].Err(); err != nil {
-			errs[key] = c.newError(ctx, op, key, err)
-			if !answered(err) {
-				broken = err
-			}
+	for _, w := range writes {
+		if err != nil { // and w may still be in use
+			errs[w.key] = c.newError(ctx, op, w.key, err)
+		} else if w.err != nil {
+			errs[w.key] = c.newError(ctx, op, w.key, w.err)
 		}
 	}
-	return broken
+	return err
+}
+
+// runWrites does writes in a pipeline. The error is that the server has not answered.
+func (c *Cache) runWrites(ctx context.Context, deadline time.Time, n *node, writes []*write) error {
+	cmds := make([]redis.Cmder, 0, len(writes))
+	for _, w := range writes {
+		if w.asking {
+			cmds = append(cmds, newAsking())
+		}
+		cmds = append(cmds, w.cmd)
+	}
+	c.exec(ctx, deadline, n, cmds) // the errors are in cmds
+	for _, w := range writes {
+		w.err = w.cmd.Err()
+	}
+	if err := cmds[len(cmds)-1].Err(); err != nil && !answered(err) {
+		return err
+	}
+	return nil
+}
+
+// runUnlinks does writes, which are UNLINKs, as one for all if the server takes that.
+func (c *Cache) runUnlinks(ctx context.Context, deadline time.Time, n *node, writes []*write) error {
+	if c.cluster { // which refuses one for several slots
+		return c.runWrites(ctx, deadline, n, writes)
+	}
+	args := make([]any, 1, 1+len(writes))
+	args[0] = "unlink"
+	for _, w := range writes {
+		args = append(args, w.key)
+	}
+	err := c.exec(ctx, deadline, n, []redis.Cmder{once{redis.NewIntCmd(ctx, args...)}})
+	if redis.IsPermissionError(err) { // for one of the keys
+		return c.runWrites(ctx, deadline, n, writes)
+	}
+	for _, w := range writes {
+		w.err = err
+	}
+	if err != nil && !answered(err) {
+		return err
+	}
+	return nil
 }
 
 // fail puts err into errs for all of keys.

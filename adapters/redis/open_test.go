@@ -70,8 +70,8 @@ func TestDatabase(t *testing.T) {
 		}
 	}
 	c := b.(*Cache)
-	reads := []*read{{key: "k"}, {key: "l"}}
-	c.runGets(t.Context(), time.Now().Add(time.Second), reads)
+	reads := newReads([]string{"k", "l"})
+	c.runGets(t.Context(), time.Now().Add(time.Second), c.servers.(alone).node, reads)
 	for _, r := range reads {
 		if r.err == nil {
 			t.Errorf("GET of %q in database 999 = %q, want an error", r.key, r.entry.Value)
@@ -150,9 +150,9 @@ func TestPassword(t *testing.T) {
 			}
 			shows("the error of "+op, err)
 		}
-		reads := []*read{{key: "k"}, {key: "l"}}
-		for _, run := range []func(context.Context, time.Time, []*read){lazy.(*Cache).runGets, lazy.(*Cache).runPairs} {
-			run(t.Context(), time.Now().Add(time.Second), reads)
+		reads := newReads([]string{"k", "l"})
+		for _, run := range []func(context.Context, time.Time, *node, []*read){lazy.(*Cache).runGets, lazy.(*Cache).runPairs} {
+			run(t.Context(), time.Now().Add(time.Second), lazy.(*Cache).servers.(alone).node, reads)
 			if reads[0].err == nil || reads[1].err == nil {
 				t.Errorf("a batch with password %s read %v, %v; want errors", name, reads[0].entry, reads[1].entry)
 			}
@@ -180,9 +180,9 @@ func TestPermissions(t *testing.T) {
 
 	// The keys of others fail by themselves, in one batch with one's own.
 	c := as("keys", "~ok:*", "+@all")
-	for name, run := range map[string]func(context.Context, time.Time, []*read){"GETs": c.runGets, "pairs": c.runPairs} {
-		reads := []*read{{key: "ok:a"}, {key: "no:a"}, {key: "ok:b"}}
-		run(t.Context(), time.Now().Add(time.Second), reads)
+	for name, run := range map[string]func(context.Context, time.Time, *node, []*read){"GETs": c.runGets, "pairs": c.runPairs} {
+		reads := newReads([]string{"ok:a", "no:a", "ok:b"})
+		run(t.Context(), time.Now().Add(time.Second), c.servers.(alone).node, reads)
 		if r := reads[0]; string(r.entry.Value) != "v" || r.err != nil {
 			t.Errorf("%s: key that is permitted = %q, %v; want v", name, r.entry.Value, r.err)
 		}

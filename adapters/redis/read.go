@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,25 +27,49 @@ const (
 
 // read is a key that shares a round trip with others.
 type read struct {
-	key   string
+	call
 	entry l2cache.Entry
-	size  int   // of the value, which is not in entry if it was STRLEN
-	err   error // the server's or go-redis's
+	size  int // of the value, which is not in entry if it was STRLEN
 }
 
-func (c *Cache) read(ctx context.Context, g *batch.Group[read], key string) (l2cache.Entry, error) {
+func (c *Cache) read(ctx context.Context, group func(*node) *batch.Group[read], key string) (l2cache.Entry, error) {
 	if err := l2cache.Preflight(ctx, name, "get", key, c.isClosed()); err != nil {
 		return l2cache.Entry{}, err
 	}
-	r := &read{key: key}
-	err := c.do(ctx, g, r)
-	if err == nil {
-		err = r.err
-	}
+	e, err := c.readFrom(ctx, group, key)
+	return e, c.newError(ctx, "get", key, err)
+}
+
+// readFrom reads key from the server that has it.
+func (c *Cache) readFrom(ctx context.Context, group func(*node) *batch.Group[read], key string) (l2cache.Entry, error) {
+	deadline := time.Now().Add(c.opTimeout)
+	n, err := c.servers.of(ctx, deadline, key)
 	if err != nil {
-		return l2cache.Entry{}, c.newError(ctx, "get", key, err)
+		return l2cache.Entry{}, err
 	}
-	return r.entry, nil
+	r := &read{call: call{key: key}}
+	for hop := 0; ; hop++ {
+		if err = c.do(ctx, group(n), r); err == nil {
+			err = r.err
+		}
+		if err == nil {
+			return r.entry, nil
+		}
+		if hop == maxHops {
+			break
+		}
+		to, asking := c.servers.instead(ctx, deadline, n, key, err)
+		if to == nil {
+			break
+		}
+		if hop == 0 { // each do has the operation timeout for itself
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+			defer cancel()
+		}
+		n, r = to, &read{call: call{key: key, asking: asking}}
+	}
+	return l2cache.Entry{}, err
 }
 
 // do has r run by g. If the error is not nil then r is no longer the caller's.
@@ -90,46 +115,73 @@ func (c *Cache) group(run func(context.Context, time.Time, []*read)) *batch.Grou
 }
 
 // runGets does reads as GETs in a pipeline.
-func (c *Cache) runGets(ctx context.Context, deadline time.Time, reads []*read) {
-	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
-		cmds := make([]redis.Cmder, len(reads))
+func (c *Cache) runGets(ctx context.Context, deadline time.Time, n *node, reads []*read) {
+	gets := make([]*redis.StringCmd, len(reads))
+	c.execRead(ctx, deadline, n, func() []redis.Cmder {
+		cmds := make([]redis.Cmder, 0, len(reads))
 		for i, r := range reads {
-			cmds[i] = once{redis.NewStringCmd(context.Background(), "get", r.key)}
+			if r.asking {
+				cmds = append(cmds, newAsking())
+			}
+			gets[i] = redis.NewStringCmd(context.Background(), "get", r.key)
+			cmds = append(cmds, once{gets[i]})
 		}
 		return cmds
 	})
 	for i, r := range reads {
-		r.entry.Value, r.err = cmds[i].(once).Cmder.(*redis.StringCmd).Bytes()
+		r.entry.Value, r.err = gets[i].Bytes()
 	}
 	c.measure(reads)
 }
 
 // runPairs does reads as GETs and PTTLs in a transaction.
-func (c *Cache) runPairs(ctx context.Context, deadline time.Time, reads []*read) {
-	c.runPairsOf(ctx, deadline, "get", reads)
+func (c *Cache) runPairs(ctx context.Context, deadline time.Time, n *node, reads []*read) {
+	c.runPairsOf(ctx, deadline, n, "get", reads)
 	c.measure(reads)
 }
 
 // runPairsOf does reads by a command, get or strlen, in a transaction: MULTI, GET,
-// PTTL, GET, PTTL, …, EXEC. It does not use go-redis's TxPipeline, which leaves the
-// other replies on the connection when MULTI is refused.
-func (c *Cache) runPairsOf(ctx context.Context, deadline time.Time, command string, reads []*read) {
-	var replies *pairs
-	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
-		replies = newPairs(reads, 1+2*len(reads))
-		cmds := make([]redis.Cmder, 0, 2*len(reads)+2)
-		cmds = append(cmds, raw(replies, "multi"))
-		for _, r := range reads {
-			var key any = r.key
-			cmds = append(cmds, raw(replies, command, key), raw(replies, "pttl", key))
-		}
-		return append(cmds, raw(replies, "exec"))
-	})
-	if err := cmds[len(cmds)-1].Err(); err != nil {
-		failedReads(reads, err)
-	} else if replies.refused != nil {
-		c.rescue(ctx, deadline, command, reads)
+// PTTL, GET, PTTL, …, EXEC. In a cluster, which refuses one over several slots, each
+// read has a transaction of its own. It does not use go-redis's TxPipeline, which
+// leaves the other replies on the connection when MULTI is refused. The error is that
+// the server has not answered.
+func (c *Cache) runPairsOf(ctx context.Context, deadline time.Time, n *node, command string, reads []*read) error {
+	size := len(reads)
+	if c.cluster {
+		size = 1
 	}
+	blocks := slices.Collect(slices.Chunk(reads, size))
+	replies := make([]*pairs, len(blocks))
+	execs := make([]redis.Cmder, len(blocks))
+	cmds := c.execRead(ctx, deadline, n, func() []redis.Cmder {
+		cmds := make([]redis.Cmder, 0, 2*len(reads)+3*len(blocks))
+		for i, block := range blocks {
+			replies[i] = newPairs(block, 1+2*len(block))
+			execs[i] = raw(replies[i], "exec")
+			if block[0].asking {
+				cmds = append(cmds, newAsking())
+			}
+			cmds = append(cmds, raw(replies[i], "multi"))
+			for _, r := range block {
+				var key any = r.key
+				cmds = append(cmds, raw(replies[i], command, key), raw(replies[i], "pttl", key))
+			}
+			cmds = append(cmds, execs[i])
+		}
+		return cmds
+	})
+	var refused []*read
+	for i, block := range blocks {
+		if err := execs[i].Err(); err != nil {
+			failedReads(block, err)
+		} else if replies[i].refused != nil {
+			refused = append(refused, refusedReads(block, replies[i].refused)...)
+		}
+	}
+	if err := cmds[len(cmds)-1].Err(); err != nil {
+		return err
+	}
+	return c.rescue(ctx, deadline, n, command, refused)
 }
 
 func failedReads(reads []*read, err error) {
@@ -142,18 +194,30 @@ func raw(replies io.Writer, args ...any) redis.Cmder {
 	return redis.NewRawWriteToCmd(context.Background(), replies, args...)
 }
 
-// rescue deals with a transaction that the server has refused. It does if it refuses
-// any of the commands, be it for one of the keys or, when it is out of memory, for
-// all. The reads that it does not refuse for the key's own sake are done by script.
-func (c *Cache) rescue(ctx context.Context, deadline time.Time, command string, reads []*read) {
-	var again []*read
+// refusedReads returns those of the reads of a transaction which the server has not
+// refused for the key's own sake. It refuses the transaction if it refuses any of the
+// commands, be it for one of the keys or, when it is out of memory, for all.
+func refusedReads(reads []*read, refused error) (again []*read) {
+	_, _, redirected := redirection(refused) // the slot was moved after the commands were queued
 	for _, r := range reads {
-		if r.err == nil || redis.IsOOMError(r.err) {
+		switch {
+		case r.err == nil && redirected:
+			r.err = refused
+		case r.err == nil || redis.IsOOMError(r.err):
 			again = append(again, r)
 		}
 	}
-	again = c.runScripts(ctx, deadline, again, "evalsha", pairScript.Hash(), command)
-	c.runScripts(ctx, deadline, again, "eval", pairSource, command)
+	return again
+}
+
+// rescue does reads by script.
+func (c *Cache) rescue(ctx context.Context, deadline time.Time, n *node, command string, reads []*read) error {
+	missing, err := c.runScripts(ctx, deadline, n, reads, "evalsha", pairScript.Hash(), command)
+	if err != nil {
+		return err
+	}
+	_, err = c.runScripts(ctx, deadline, n, missing, "eval", pairSource, command)
+	return err
 }
 
 // pairSource reads value or length, and PTTL, of a key. An error is returned, not
@@ -165,29 +229,34 @@ return {v, redis.call('pttl', KEYS[1])}`
 var pairScript = redis.NewScript(pairSource)
 
 // runScripts does each of reads by the script, and returns those for which the
-// server does not have it.
-func (c *Cache) runScripts(ctx context.Context, deadline time.Time, reads []*read, eval, script, command string) (missing []*read) {
+// server does not have it. The error is that the server has not answered.
+func (c *Cache) runScripts(ctx context.Context, deadline time.Time, n *node, reads []*read, eval, script, command string) (missing []*read, err error) {
 	if len(reads) == 0 {
-		return nil
+		return nil, nil
 	}
 	replies := make([]*pairs, len(reads))
-	cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
-		cmds := make([]redis.Cmder, len(reads))
+	evals := make([]redis.Cmder, len(reads))
+	c.execRead(ctx, deadline, n, func() []redis.Cmder {
+		cmds := make([]redis.Cmder, 0, len(reads))
 		for i, r := range reads {
 			replies[i] = newPairs(reads[i:i+1], 0)
-			cmds[i] = raw(replies[i], eval, script, 1, r.key, command)
+			evals[i] = raw(replies[i], eval, script, 1, r.key, command)
+			if r.asking {
+				cmds = append(cmds, newAsking())
+			}
+			cmds = append(cmds, evals[i])
 		}
 		return cmds
 	})
 	for i, r := range reads {
-		switch err := cmds[i].Err(); {
-		case err != nil:
-			r.err = err
+		switch failed := evals[i].Err(); {
+		case failed != nil:
+			r.err, err = failed, failed
 		case redis.HasErrorPrefix(replies[i].refused, "NOSCRIPT "):
 			missing = append(missing, r)
 		case replies[i].refused != nil:
 			r.err = replies[i].refused
 		}
 	}
-	return missing
+	return missing, err
 }

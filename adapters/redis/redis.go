@@ -146,7 +146,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/l2cache/l2cache"
-	"github.com/l2cache/l2cache/internal/batch"
 )
 
 const (
@@ -174,16 +173,13 @@ type Options struct {
 
 // Cache is a handle on a database.
 type Cache struct {
-	client    pipeliner
-	newLink   func() *conn // for Watch; knows the password, as no verb prints
-	prompt    bool         // client returns when ctx ends
-	bounded   bool         // client returns at ctx's deadline
+	servers   topology
+	cluster   bool // a transaction is about one key
+	prompt    bool // clients return when ctx ends
+	bounded   bool // clients return at ctx's deadline
 	opTimeout time.Duration
 	profile   l2cache.Profile
-
-	gets     *batch.Group[read]
-	pairs    *batch.Group[read]
-	meanSize atomic.Int64 // of the replies to recent reads, in bytes
+	meanSize  atomic.Int64 // of the replies to recent reads, in bytes
 
 	closing context.Context // the handle's, not a call's: ends with Close
 	end     context.CancelFunc
@@ -222,7 +218,8 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 		// read for calls which have returned.
 		single = single.WithTimeout(timeout)
 	}
-	c := &Cache{client: shared{single}, newLink: newLink, bounded: bounded, opTimeout: timeout}
+	c := &Cache{bounded: bounded, opTimeout: timeout}
+	c.servers = alone{c.newNode("", shared{single}, newLink)}
 	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
 	return c, nil
 }
@@ -254,8 +251,6 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
 		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan |
 		l2cache.CanWatch
-	c.gets = c.group(c.runGets)
-	c.pairs = c.group(c.runPairs)
 	c.meanSize.Store(firstMean)
 	c.closing, c.end = context.WithCancel(context.Background())
 }
@@ -269,14 +264,14 @@ func (c *Cache) Profile() l2cache.Profile { return c.profile }
 
 // Get returns the value of key, by GET.
 func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
-	e, err := c.read(ctx, c.gets, key)
+	e, err := c.read(ctx, getsOf, key)
 	return e.Value, err
 }
 
 // GetWithTTL returns the value and the remaining TTL of key, by GET and PTTL in a
 // transaction.
 func (c *Cache) GetWithTTL(ctx context.Context, key string) (l2cache.Entry, error) {
-	return c.read(ctx, c.pairs, key)
+	return c.read(ctx, pairsOf, key)
 }
 
 // Set stores value under key for ttl, by SET with PX.
@@ -326,7 +321,34 @@ func (c *Cache) Ping(ctx context.Context) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "ping", c.isClosed()); err != nil {
 		return err
 	}
-	return c.send(ctx, "ping", "", redis.NewStatusCmd(ctx, "ping"))
+	return c.newError(ctx, "ping", "", c.await(ctx, c.ping))
+}
+
+func (c *Cache) ping(ctx context.Context, deadline time.Time) error {
+	return c.askAll(ctx, deadline, func() redis.Cmder { return redis.NewStatusCmd(ctx, "ping") }, nil)
+}
+
+// askAll has a command done by all servers that have keys, and takes each of the
+// replies.
+func (c *Cache) askAll(ctx context.Context, deadline time.Time, command func() redis.Cmder, take func(redis.Cmder)) error {
+	nodes, err := c.servers.masters(ctx, deadline)
+	if err != nil {
+		return err
+	}
+	cmds := map[*node]redis.Cmder{}
+	for _, n := range nodes {
+		cmds[n] = command()
+	}
+	each(cmds, func(n *node, cmd redis.Cmder) { c.exec(ctx, deadline, n, []redis.Cmder{once{cmd}}) })
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil {
+			return err
+		}
+		if take != nil {
+			take(cmd)
+		}
+	}
+	return nil
 }
 
 // Close ends the calls under way and waits for the goroutines that read for them:
@@ -340,7 +362,7 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	c.end()
-	c.client.close()
+	c.servers.close()
 	c.calls.Wait()
 	return nil
 }

@@ -24,9 +24,9 @@ func TestDecodePairs(t *testing.T) {
 		t.Helper()
 		for i, want := range []read{
 			{entry: l2cache.Entry{Value: []byte("a\r\n"), TTL: 1500 * time.Millisecond}},
-			{err: l2cache.ErrNotFound},
+			{call: call{err: l2cache.ErrNotFound}},
 			{entry: l2cache.Entry{Value: []byte{}, TTL: l2cache.NoExpiry}},
-			{err: l2cache.ErrCorrupt},
+			{call: call{err: l2cache.ErrCorrupt}},
 		} {
 			got := reads[i]
 			if string(got.entry.Value) != string(want.entry.Value) || got.entry.TTL != want.entry.TTL || kind(got.err) != want.err {

@@ -37,12 +37,15 @@ func (c *Cache) DeletePattern(ctx context.Context, pattern string) error {
 		return l2cache.NewError(ctx, name, "deletepattern", pattern, nil, err)
 	}
 	for keys, err := range c.pages(ctx, glob(pattern)) {
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !l2cache.MatchPattern(pattern, key) })
-		if err == nil && len(keys) > 0 {
-			err = c.unlink(ctx, keys)
-		}
 		if err != nil {
 			return c.newError(ctx, "deletepattern", pattern, err)
+		}
+		errs := l2cache.KeyErrors{}
+		c.unlink(ctx, "deletepattern", errs, slices.DeleteFunc(keys, func(key string) bool {
+			return !l2cache.MatchPattern(pattern, key)
+		}))
+		for _, err := range errs {
+			return err
 		}
 	}
 	return nil
@@ -75,7 +78,9 @@ func (c *Cache) yieldPage(ctx context.Context, prefix string, keys []string, yie
 		return true
 	}
 	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		c.runPairsOf(ctx, deadline, "strlen", reads)
+		scatter(ctx, deadline, c, map[*node]error{}, reads, func(ctx context.Context, deadline time.Time, n *node, reads []*read) error {
+			return c.runPairsOf(ctx, deadline, n, "strlen", reads)
+		})
 		return nil
 	})
 	if err != nil {
@@ -111,18 +116,33 @@ const maxBegins = 4
 
 var errProcess = errors.New("the process of the server has changed again and again")
 
-// pages yields the valid keys of the database that match, page by page, some of them
-// more than once. An error is the last thing that comes.
+// pages yields the valid keys that match, or more, page by page, some of them more
+// than once. An error is the last thing that comes.
+func (c *Cache) pages(ctx context.Context, match string) iter.Seq2[[]string, error] {
+	if c.cluster {
+		return c.clusterPages(ctx, match)
+	}
+	return func(yield func([]string, error) bool) {
+		n, err := c.servers.of(ctx, time.Now().Add(c.opTimeout), "")
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		c.pagesOf(ctx, n, match)(yield)
+	}
+}
+
+// pagesOf yields what n has.
 //
 // A cursor means something to one process of the server: another one hashes keys by
 // another seed, so what is left to scan there is not what was left. So INFO comes with
 // each SCAN, on its connection, and if another process answers all is begun again.
-func (c *Cache) pages(ctx context.Context, match string) iter.Seq2[[]string, error] {
+func (c *Cache) pagesOf(ctx context.Context, n *node, match string) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		var cursor uint64
 		var process string
 		for begins := 1; ; {
-			keys, next, by, err := c.page(ctx, match, cursor)
+			keys, next, by, err := c.page(ctx, n, match, cursor)
 			if err == nil && cursor != 0 && by != process {
 				if begins < maxBegins {
 					begins++
@@ -141,11 +161,11 @@ func (c *Cache) pages(ctx context.Context, match string) iter.Seq2[[]string, err
 
 // page returns the keys of one SCAN, the cursor of the next, and the run_id of the
 // server's process.
-func (c *Cache) page(ctx context.Context, match string, cursor uint64) (keys []string, next uint64, process string, err error) {
+func (c *Cache) page(ctx context.Context, n *node, match string, cursor uint64) (keys []string, next uint64, process string, err error) {
 	var scan *redis.ScanCmd
 	var info *redis.StringCmd
 	err = c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		cmds := c.execRead(ctx, deadline, func() []redis.Cmder {
+		cmds := c.execRead(ctx, deadline, n, func() []redis.Cmder {
 			scan = redis.NewScanCmd(ctx, nil, "scan", cursor, "match", match, "count", pageSize)
 			info = redis.NewStringCmd(ctx, "info", "server")
 			return []redis.Cmder{scan, info}
@@ -161,8 +181,12 @@ func (c *Cache) page(ctx context.Context, match string, cursor uint64) (keys []s
 			process = id
 		}
 	}
-	keys = slices.DeleteFunc(keys, func(key string) bool { return l2cache.CheckKey(key, l2cache.MaxKeyLen) != nil })
-	return keys, next, process, nil
+	return validKeys(keys), next, process, nil
+}
+
+// validKeys removes what cannot be the key of an entry.
+func validKeys(keys []string) []string {
+	return slices.DeleteFunc(keys, func(key string) bool { return l2cache.CheckKey(key, l2cache.MaxKeyLen) != nil })
 }
 
 // glob makes a pattern the server's: there a [ is special, too. What is special is

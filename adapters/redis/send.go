@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"syscall"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // its reply or its error. It returns the first error.
 type pipeliner interface {
 	pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error
-	// close ends the pipelines under way, if they are the handle's own.
+	// close ends the pipelines under way, if the client is the handle's own.
 	close()
 }
 
@@ -73,7 +74,7 @@ func failed(cmds []redis.Cmder, err error) error {
 func (c *Cache) send(ctx context.Context, op, key string, cmd redis.Cmder) error {
 	cmds := []redis.Cmder{once{cmd}}
 	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		return c.exec(ctx, deadline, cmds)
+		return c.keyed(ctx, deadline, key, cmds)
 	})
 	return c.newError(ctx, op, key, err)
 }
@@ -115,31 +116,32 @@ func (c *Cache) inline(ctx context.Context) bool {
 	return c.prompt || c.bounded && ctx.Done() == nil
 }
 
-// exec has cmds done unless c is closed, and has Close wait for them.
-func (c *Cache) exec(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error {
+// exec has cmds done by n unless c is closed, and has Close wait for them.
+func (c *Cache) exec(ctx context.Context, deadline time.Time, n *node, cmds []redis.Cmder) error {
 	if !c.begin() {
 		return failed(cmds, l2cache.ErrClosed)
 	}
 	defer c.calls.Done()
-	return c.client.pipeline(ctx, deadline, cmds)
+	n.used.Store(time.Now().UnixNano())
+	return n.client.pipeline(ctx, deadline, cmds)
 }
 
 // execRead has the commands done that build returns, which only read, and builds
 // and does them once more if the connection was stale.
-func (c *Cache) execRead(ctx context.Context, deadline time.Time, build func() []redis.Cmder) []redis.Cmder {
+func (c *Cache) execRead(ctx context.Context, deadline time.Time, n *node, build func() []redis.Cmder) []redis.Cmder {
 	cmds := build()
-	if err := c.exec(ctx, deadline, cmds); stale(err) {
+	if err := c.exec(ctx, deadline, n, cmds); stale(err) {
 		cmds = build()
-		c.exec(ctx, deadline, cmds)
+		c.exec(ctx, deadline, n, cmds)
 	}
 	return cmds
 }
 
-// stale reports whether err may come from a pooled connection that the server had
-// closed. go-redis looks before it takes one, so this is rare: TLS of a caller's
-// client, or a server that closes it just then.
+// stale reports whether err may come from a pooled connection that was closed. go-redis
+// looks before it takes one, so this is rare: TLS of a caller's client, or a server, or
+// learn, that closes it just then.
 func stale(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // answered reports whether err is what the server said to a command.

@@ -47,7 +47,7 @@ func (c *Cache) persist(ctx context.Context, key string) error {
 		once{replies},
 	}
 	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		return c.exec(ctx, deadline, cmds)
+		return c.keyed(ctx, deadline, key, cmds)
 	})
 	switch {
 	case err != nil:

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,6 +23,9 @@ const (
 	// Between two attempts to make a link again.
 	minPause = 10 * time.Millisecond
 	maxPause = time.Second
+
+	// lookout is how often a cluster is asked for new servers.
+	lookout = 500 * time.Millisecond
 )
 
 var _ l2cache.Watcher = (*Cache)(nil)
@@ -58,27 +63,93 @@ func (c *Cache) Watch(ctx context.Context, prefix string) iter.Seq2[l2cache.Even
 	}
 }
 
-// track tells hub of changes until ctx ends. What comes of the first attempt to make
-// a link goes to started.
+// track tells hub of changes until ctx ends. When it has a link to each server, or why
+// it has not, goes to started.
 func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, started chan<- error) {
-	first := true
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		err := c.follow(ctx, prefix, hub, func() {
-			if first {
-				started <- nil // its reader begins with a Gap
-			} else {
-				hub.Gap()
-			}
-			first = false
-			pause = minPause
-		})
-		if first {
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := map[*node]context.CancelFunc{}
+	begin := func(n *node, linked func(error)) {
+		ctx, end := context.WithCancel(ctx)
+		ends[n] = end
+		followers.Go(func() { c.trackNode(ctx, n, prefix, hub, linked) })
+	}
+	relinked := func(err error) {
+		switch {
+		case err == nil:
+			hub.Gap()
+		case redis.IsAuthError(err) || redis.IsPermissionError(err):
+			hub.Fail(err) // its reader may not have come yet, so go on
+		}
+	}
+
+	nodes, err := c.tracked(ctx)
+	if err != nil {
+		started <- err
+		return
+	}
+	first := make(chan error, len(nodes))
+	for _, n := range nodes {
+		linked := func(err error) { first <- err } // the reader begins with a Gap
+		begin(n, func(err error) { linked(err); linked = relinked })
+	}
+	for range nodes {
+		if err := <-first; err != nil {
 			started <- err
 			return
 		}
-		if redis.IsAuthError(err) || redis.IsPermissionError(err) {
-			hub.Fail(err) // its reader may not have come yet, so go on
+	}
+	started <- nil
+
+	ticker := time.NewTicker(lookout)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
 		}
+		nodes, err := c.tracked(ctx)
+		if err != nil {
+			continue // the links say what is wrong
+		}
+		for _, n := range nodes {
+			if ends[n] == nil {
+				begin(n, relinked)
+			}
+		}
+		for n, end := range ends {
+			if !slices.Contains(nodes, n) {
+				end()
+				delete(ends, n)
+			}
+		}
+	}
+}
+
+// tracked returns the servers that there have to be links to.
+func (c *Cache) tracked(ctx context.Context) ([]*node, error) {
+	if !c.cluster {
+		return c.servers.masters(ctx, time.Now().Add(c.opTimeout))
+	}
+	l, err := c.askLayout(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.servers(), nil
+}
+
+// trackNode tells hub of n's changes until ctx ends. It calls linked with nil when
+// changes are seen from there on, and with an error after that and after each attempt
+// to make a link that failed.
+func (c *Cache) trackNode(ctx context.Context, n *node, prefix string, hub *l2cache.Hub, linked func(error)) {
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		linked(c.follow(ctx, n, prefix, hub, func() {
+			linked(nil)
+			pause = minPause
+		}))
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -89,10 +160,10 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 	}
 }
 
-// follow makes a link, calls tracking when changes are seen from there on, and tells
+// follow makes a link to n, calls tracking when changes are seen from there on, and tells
 // hub of them until the link is lost or ctx ends. The error is never nil.
-func (c *Cache) follow(ctx context.Context, prefix string, hub *l2cache.Hub, tracking func()) error {
-	link := c.newLink()
+func (c *Cache) follow(ctx context.Context, n *node, prefix string, hub *l2cache.Hub, tracking func()) error {
+	link := n.newLink()
 	defer link.client.Close()
 	// The handshake is go-redis's. After it nothing is on the way, so that the
 	// connection can be taken from it: it would read the changes only with replies.

@@ -1,0 +1,79 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/conformance"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+// A cluster by URL. Nothing takes the place of a server that is down.
+func TestConformanceCluster(t *testing.T) {
+	srv := servertest.RedisCluster(t, 0, "--appendonly", "yes", "--appendfsync", "always", "--cluster-node-timeout", "60000")
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(srv.Addrs(), ",")})
+	t.Cleanup(func() { client.Close() })
+	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		return l2cache.Open(ctx, fmt.Sprintf("redis+cluster://%s?durable=true&op_timeout=%v&prefix=%s", srv.Addrs(), opTimeout, namespace))
+	}
+	conformance.Run(t, open, &conformance.Options{
+		Strict: true, Faults: clusterFaults(srv), Raw: rawOf(client), OpTimeout: opTimeout,
+	})
+}
+
+func clusterFaults(srv *servertest.Cluster) *conformance.Faults {
+	each := func(do func(*servertest.Server) error) func(context.Context) error {
+		return func(context.Context) error { return srv.Each(do) }
+	}
+	return &conformance.Faults{
+		Down: each((*servertest.Server).Kill),
+		Up: func(context.Context) error {
+			return errors.Join(srv.Each((*servertest.Server).Start), srv.Await())
+		},
+		Stall: each((*servertest.Server).Pause), Resume: each((*servertest.Server).Resume),
+	}
+}
+
+// A master that sentinels watch, by URL.
+func TestConformanceSentinel(t *testing.T) {
+	srv := servertest.RedisSentinel(t)
+	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		return l2cache.Open(ctx, fmt.Sprintf("redis+sentinel://%s/%s?op_timeout=%v&prefix=%s",
+			srv.Addrs(), servertest.RedisSentinelMaster, opTimeout, namespace))
+	}
+	conformance.Run(t, open, &conformance.Options{
+		Strict: true, Faults: faults(srv.Servers[0]), Raw: behind(t, srv.Servers[0]), OpTimeout: opTimeout,
+	})
+}
+
+// slotsOf wants the slots that Redis says.
+func TestSlots(t *testing.T) {
+	client := newClient(t, redis.Options{Addr: clusterOf(t).Servers[0].Addr})
+	keys := []string{"", "a", "123456789", "{a}b", "x{a}", "{}a", "{", "}{", "{{a}}", "a{b}{c}", "\x00\xff", strings.Repeat("k", l2cache.MaxKeyLen)}
+	for _, key := range keys {
+		slot, err := client.ClusterKeySlot(t.Context(), key).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slotOf(key); got != int(slot) {
+			t.Errorf("slotOf(%q) = %d, want %d", key, got, slot)
+		}
+	}
+	_ = time.Second
+}
+
+var theCluster *servertest.Cluster
+
+func clusterOf(t *testing.T) *servertest.Cluster {
+	if theCluster == nil {
+		theCluster = servertest.RedisCluster(t, 0)
+	}
+	return theCluster
+}

@@ -1,0 +1,229 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+)
+
+const (
+	// vigilance is how often the sentinels are asked whether there is another master.
+	vigilance = time.Second
+
+	// grace is how long, after a sentinel has answered, others are waited for that
+	// together with it are the majority.
+	grace = 100 * time.Millisecond
+
+	// sentinelPool is how many connections there are to each sentinel.
+	sentinelPool = 4
+)
+
+// sentinels is the topology of a server that sentinels know by a name: it is at the
+// address that most of them say. All connections are closed when they say another.
+type sentinels struct {
+	alone
+	c    *Cache
+	name string
+	ask  []pipeliner // one for each sentinel
+	dial dialer
+
+	mu      sync.Mutex
+	current string                // address of the master; empty before the first answer; guarded by mu
+	open    map[*tracked]struct{} // connections to it; guarded by mu
+}
+
+// tracked is a connection that is closed when there is another master.
+type tracked struct {
+	net.Conn
+	s *sentinels
+}
+
+func (t *tracked) Close() error {
+	t.s.mu.Lock()
+	delete(t.s.open, t)
+	t.s.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// SyscallConn is for go-redis, as that of tlsConn is.
+func (t *tracked) SyscallConn() (syscall.RawConn, error) {
+	conn, ok := t.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return conn.SyscallConn()
+}
+
+// NetConn returns the connection below that of TLS, for hangUp.
+func (t *tracked) NetConn() net.Conn {
+	if secure, ok := t.Conn.(interface{ NetConn() net.Conn }); ok {
+		return secure.NetConn()
+	}
+	return t.Conn
+}
+
+// connect is the dialer of the connections to the master.
+func (s *sentinels) connect(ctx context.Context, network, _ string) (net.Conn, error) {
+	addr, err := s.master(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != addr {
+		conn.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errAnotherMaster}
+	}
+	t := &tracked{conn, s}
+	s.open[t] = struct{}{}
+	return t, nil
+}
+
+var (
+	errAnotherMaster = errors.New("the sentinels have named another master")
+	errNoSentinel    = errors.New("no sentinel knows a master of this name")
+	errReplica       = errors.New("the server that the sentinels name is not a master")
+)
+
+// checkRole is called with each new connection. Sentinels may name a server that is a
+// replica by now, and what it has may be old.
+func checkRole(ctx context.Context, conn *redis.Conn) error {
+	role, err := conn.Do(ctx, "role").Slice()
+	if err != nil {
+		return err
+	}
+	if len(role) == 0 || role[0] != "master" {
+		return errReplica
+	}
+	return nil
+}
+
+// instead has a call done again that was refused because the server is a replica, if
+// there is another master.
+func (s *sentinels) instead(ctx context.Context, _ time.Time, n *node, _ string, err error) (*node, bool) {
+	if !redis.IsReadOnlyError(err) {
+		return nil, false
+	}
+	s.mu.Lock()
+	before := s.current
+	s.mu.Unlock()
+	if addr, err := s.master(ctx); err != nil || addr == before {
+		return nil, false
+	}
+	return n, false
+}
+
+// master returns the address that most of the sentinels say, or most of those that
+// answer in time.
+func (s *sentinels) master(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	deadline := time.Now().Add(s.c.opTimeout)
+	type answer struct {
+		addr string
+		err  error
+	}
+	answers := make(chan answer, len(s.ask))
+	for _, p := range s.ask {
+		go func() {
+			addr, err := s.say(ctx, deadline, p)
+			answers <- answer{addr, err}
+		}()
+	}
+	votes := map[string]int{}
+	most := ""
+	var errs []error
+	var late <-chan time.Time // of the second answer; nil before the first
+	for range s.ask {
+		select {
+		case a := <-answers:
+			if a.err != nil {
+				errs = append(errs, a.err)
+				continue
+			}
+			if votes[a.addr]++; votes[a.addr] > votes[most] {
+				most = a.addr
+			}
+			if votes[most] > len(s.ask)/2 {
+				s.learn(most)
+				return most, nil
+			}
+			if late == nil {
+				late = time.After(grace)
+			}
+		case <-late:
+			s.learn(most)
+			return most, nil
+		}
+	}
+	if most == "" {
+		return "", fmt.Errorf("sentinel: %w", errors.Join(errs...))
+	}
+	s.learn(most)
+	return most, nil
+}
+
+// say returns the address that a sentinel says.
+func (s *sentinels) say(ctx context.Context, deadline time.Time, sentinel pipeliner) (string, error) {
+	if !s.c.begin() {
+		return "", l2cache.ErrClosed
+	}
+	defer s.c.calls.Done()
+	cmd := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
+	err := sentinel.pipeline(ctx, deadline, []redis.Cmder{once{cmd}})
+	switch {
+	case err == redis.Nil || err == nil && len(cmd.Val()) != 2:
+		return "", errNoSentinel
+	case err != nil:
+		return "", err
+	}
+	return net.JoinHostPort(cmd.Val()[0], cmd.Val()[1]), nil
+}
+
+// learn takes the address of the master, and closes the connections to another.
+func (s *sentinels) learn(addr string) {
+	var old map[*tracked]struct{}
+	s.mu.Lock()
+	if s.current != addr {
+		old, s.open = s.open, map[*tracked]struct{}{}
+		s.current = addr
+	}
+	s.mu.Unlock()
+	for t := range old {
+		hangUp(t)
+	}
+}
+
+// watch asks until the handle is closed. The sentinels themselves close connections to
+// a master that they replace, but not while they cannot reach it.
+func (s *sentinels) watch() {
+	ticker := time.NewTicker(vigilance)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.master(s.c.closing) // an error shows in the calls that need to dial
+		case <-s.c.closing.Done():
+			return
+		}
+	}
+}
+
+func (s *sentinels) close() {
+	s.alone.close()
+	for _, sentinel := range s.ask {
+		sentinel.close()
+	}
+}
