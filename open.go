@@ -146,6 +146,11 @@ var adapters = map[string]string{
 	"redis":      "redis",
 	"rediss":     "redis",
 	"redis+unix": "redis",
+
+	"redis+cluster":   "redis",
+	"rediss+cluster":  "redis",
+	"redis+sentinel":  "redis",
+	"rediss+sentinel": "redis",
 }
 
 // unknownScheme is the error of a scheme that is not registered.

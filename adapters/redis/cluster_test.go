@@ -41,9 +41,9 @@ func clusterFaults(srv *servertest.Cluster) *conformance.Faults {
 	}
 }
 
-// A master that sentinels watch, by URL.
+// A master that sentinels watch, by URL. It is gone for shorter than they care.
 func TestConformanceSentinel(t *testing.T) {
-	srv := servertest.RedisSentinel(t)
+	srv := servertest.RedisSentinel(t, time.Minute)
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
 		return l2cache.Open(ctx, fmt.Sprintf("redis+sentinel://%s/%s?op_timeout=%v&prefix=%s",
 			srv.Addrs(), servertest.RedisSentinelMaster, opTimeout, namespace))
@@ -53,9 +53,9 @@ func TestConformanceSentinel(t *testing.T) {
 	})
 }
 
-// slotsOf wants the slots that Redis says.
+// TestSlots wants the slots that Redis says.
 func TestSlots(t *testing.T) {
-	client := newClient(t, redis.Options{Addr: clusterOf(t).Servers[0].Addr})
+	client := newClient(t, redis.Options{Addr: servertest.Redis(t, "--cluster-enabled", "yes").Addr})
 	keys := []string{"", "a", "123456789", "{a}b", "x{a}", "{}a", "{", "}{", "{{a}}", "a{b}{c}", "\x00\xff", strings.Repeat("k", l2cache.MaxKeyLen)}
 	for _, key := range keys {
 		slot, err := client.ClusterKeySlot(t.Context(), key).Result()
@@ -66,14 +66,4 @@ func TestSlots(t *testing.T) {
 			t.Errorf("slotOf(%q) = %d, want %d", key, got, slot)
 		}
 	}
-	_ = time.Second
-}
-
-var theCluster *servertest.Cluster
-
-func clusterOf(t *testing.T) *servertest.Cluster {
-	if theCluster == nil {
-		theCluster = servertest.RedisCluster(t, 0)
-	}
-	return theCluster
 }

@@ -158,7 +158,7 @@ func TestSentOnce(t *testing.T) {
 	writes := map[string]string{ // the command of each
 		"Set": "set", "Delete": "del", "Touch": "pexpire", "Touch NoExpiry": "persist", "Add": "set", "DeleteMany": "unlink",
 	}
-	for name, open := range handles(srv.Addr, 100*time.Millisecond) {
+	for name, open := range handles(srv.Addr, 300*time.Millisecond) {
 		for write, command := range writes {
 			t.Run(name+"/"+write, func(t *testing.T) {
 				b := open(t)

@@ -194,17 +194,17 @@ type Sentinel struct {
 // RedisSentinelMaster is the name of the master.
 const RedisSentinelMaster = "mymaster"
 
-// StartRedisSentinel starts them. A master that is gone for 500 ms is replaced. The
+// StartRedisSentinel starts them. A master is replaced that is gone for so long. The
 // args are for the servers.
-func StartRedisSentinel(args ...string) (*Sentinel, error) {
+func StartRedisSentinel(gone time.Duration, args ...string) (*Sentinel, error) {
 	r := &Sentinel{}
-	if err := r.start(args); err != nil {
+	if err := r.start(gone, args); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Sentinel) start(args []string) error {
+func (r *Sentinel) start(gone time.Duration, args []string) error {
 	for i := range 3 {
 		a := append([]string{"--repl-diskless-sync-delay", "0"}, args...)
 		if i > 0 {
@@ -226,7 +226,7 @@ func (r *Sentinel) start(args []string) error {
 		host, number, _ := strings.Cut(r.Servers[0].Addr, ":")
 		for _, args := range [][]string{
 			{"SENTINEL", "MONITOR", RedisSentinelMaster, host, number, "2"},
-			{"SENTINEL", "SET", RedisSentinelMaster, "down-after-milliseconds", "500"},
+			{"SENTINEL", "SET", RedisSentinelMaster, "down-after-milliseconds", strconv.FormatInt(gone.Milliseconds(), 10)},
 			{"SENTINEL", "SET", RedisSentinelMaster, "failover-timeout", "3000"},
 		} {
 			if _, err := command(s, args...); err != nil {

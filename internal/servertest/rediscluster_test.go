@@ -41,7 +41,7 @@ func TestRedisCluster(t *testing.T) {
 func TestRedisSentinel(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
-	r := RedisSentinel(t)
+	r := RedisSentinel(t, 500*time.Millisecond)
 	t.Logf("ready after %v", time.Since(begin))
 	if err := r.Servers[0].Kill(); err != nil {
 		t.Fatal(err)

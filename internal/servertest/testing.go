@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Redis starts a redis-server for the time of the test: see [StartRedis].
@@ -37,9 +38,9 @@ func RedisCluster(t testing.TB, replicas int, args ...string) *Cluster {
 
 // RedisSentinel starts a master, its replicas and sentinels for the time of the test:
 // see [StartRedisSentinel].
-func RedisSentinel(t testing.TB, args ...string) *Sentinel {
+func RedisSentinel(t testing.TB, gone time.Duration, args ...string) *Sentinel {
 	t.Helper()
-	s, err := StartRedisSentinel(args...)
+	s, err := StartRedisSentinel(gone, args...)
 	closeAfter(t, s, err)
 	return s
 }
