@@ -84,6 +84,19 @@
 //
 // Keys have up to 1,024 bytes, values up to 16 MiB.
 //
+// # Damaged files
+//
+// Open reads all of the file before bbolt does, and refuses one in which a page or an
+// entry is damaged: ErrCorrupt. The file is left as it is. With on_damage=set-aside it
+// is renamed instead, to its name with .damaged- and the time in UTC, and a new file
+// begun. Cache.SetAside tells. Nothing is deleted.
+//
+// The time that this takes grows with the file, about 1 s for 1 GB that the system has
+// in memory, and dial_timeout bounds it. verify=never spares it. Each read verifies
+// what it returns all the same: there is no wrong value. But an entry can be missed,
+// and a page that is damaged in the right way can make bbolt end the process, which
+// cannot be prevented from within.
+//
 // # Options of the URL
 //
 //   - sync: false leaves the writing to the disk to a goroutine that does it every
@@ -91,11 +104,16 @@
 //   - sweep_interval: 1m by default.
 //   - open_timeout: how long to wait for whoever has the file open; shorter than
 //     dial_timeout, and nine tenths of it by default.
+//   - verify: never opens without reading all of the file; open by default.
+//   - on_damage: set-aside renames a damaged file and begins a new one; fail by
+//     default.
+//   - read_only: true opens for reading only, with any number of others that do, and
+//     without a lock file. Every write is errors.ErrUnsupported. False by default.
 //
-// A file that does not exist is created, and its directory too. An empty file is
-// taken for one whose creation was interrupted. A damaged one is an error, and
-// left as it is; so is one with the buckets of another program: to share a
-// database, open it yourself and use New.
+// A file that does not exist is created, and its directory too, unless it is opened
+// for reading only. An empty file is taken for one whose creation was interrupted. A
+// file with the buckets of another program is refused, and never set aside: to share
+// a database, open it yourself and use New.
 package bolt
 
 import (
@@ -116,12 +134,18 @@ import (
 
 const resolution = time.Millisecond
 
+const defaultBucket = "l2cache"
+
 // Options for New. The zero value of each field, and a nil *Options, is the
 // default.
 type Options struct {
 	// Bucket is the name of the top-level bucket that the cache has for itself;
 	// "l2cache" by default. The first write makes it.
 	Bucket string
+
+	// ReadOnly says that the database is open with ReadOnly: every write is
+	// errors.ErrUnsupported then, and nothing is swept.
+	ReadOnly bool
 
 	// NoSync says that the database has NoSync set: the cache then syncs it 100 ms
 	// after a write at the latest, and when it is closed.
@@ -140,9 +164,11 @@ type Options struct {
 type Cache struct {
 	db            *bbolt.DB
 	bucket        []byte
+	readOnly      bool
 	noSync        bool
 	sweepInterval time.Duration
 	release       func() error // closes what Open opened; nil after New
+	setAside      string       // see SetAside
 
 	writes   batch.Group[[]*write]
 	sooner   chan struct{} // signals that earliest was lowered
@@ -196,7 +222,7 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		d = *o
 	}
 	if d.Bucket == "" {
-		d.Bucket = "l2cache"
+		d.Bucket = defaultBucket
 	}
 	if d.SweepInterval == 0 {
 		d.SweepInterval = time.Minute
@@ -213,8 +239,10 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		return nil, errors.New("SweepInterval is negative")
 	case d.OpTimeout < 0:
 		return nil, errors.New("OpTimeout is negative")
-	case db.IsReadOnly():
-		return nil, errors.New("the database is open with ReadOnly")
+	case db.IsReadOnly() && !d.ReadOnly:
+		return nil, errors.New("the database is open with ReadOnly; set Options.ReadOnly to accept that nothing can be written")
+	case d.ReadOnly && !db.IsReadOnly():
+		return nil, errors.New("Options.ReadOnly is set, but the database can be written")
 	case db.NoSync && !d.NoSync:
 		return nil, errors.New("the database has NoSync set; set Options.NoSync to accept that writes reach the disk later")
 	case d.NoSync && !db.NoSync:
@@ -223,6 +251,7 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 	c := &Cache{
 		db:            db,
 		bucket:        []byte(d.Bucket),
+		readOnly:      d.ReadOnly,
 		noSync:        d.NoSync,
 		sweepInterval: d.SweepInterval,
 		sooner:        make(chan struct{}, 1),
@@ -244,7 +273,9 @@ func (c *Cache) start() {
 	ctx, c.stop = context.WithCancel(context.Background())
 	c.done = ctx.Done()
 	c.hub = joinHub(c.place())
-	c.background.Go(func() { c.sweeper(ctx) })
+	if !c.readOnly {
+		c.background.Go(func() { c.sweeper(ctx) })
+	}
 	if c.noSync {
 		c.background.Go(func() { c.syncer(ctx) })
 	}
@@ -256,15 +287,22 @@ func (c *Cache) Name() string { return "bolt" }
 // Profile says that the store is in this process, on disk, and has no other
 // handle if it was opened by URL.
 func (c *Cache) Profile() l2cache.Profile {
-	return l2cache.Profile{
-		Supports: l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch |
-			l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan | l2cache.CanWatch,
+	p := l2cache.Profile{
+		Supports:    l2cache.CanGetMany | l2cache.CanScan | l2cache.CanWatch,
 		MaxValueLen: maxValueLen,
 		Durable:     true,
 		Embedded:    true,
-		Exclusive:   c.release != nil,
+		Exclusive:   c.release != nil && !c.readOnly,
 	}
+	if !c.readOnly {
+		p.Supports |= l2cache.CanSetMany | l2cache.CanDeleteMany | l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern
+	}
+	return p
 }
+
+// SetAside returns the name that Open has given to a damaged file in whose place it
+// has begun a new one, as on_damage=set-aside asks for; empty if it has not.
+func (c *Cache) SetAside() string { return c.setAside }
 
 // Get returns a copy of the value.
 func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
@@ -344,7 +382,7 @@ func seek(c *bbolt.Cursor, k rowKey) (row []byte, ok bool) {
 
 // Set stores a copy of value.
 func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := l2cache.Preflight(ctx, "bolt", "set", key, c.closed.Load()); err != nil {
+	if err := c.preflightWrite(ctx, "set", key); err != nil {
 		return err
 	}
 	w, err := newSet(key, value, ttl)
@@ -355,6 +393,26 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 		return l2cache.NewError(ctx, "bolt", "set", key, kind(err), err)
 	}
 	return nil
+}
+
+var errReadOnly = fmt.Errorf("%w: the file is open for reading only", errors.ErrUnsupported)
+
+// preflightWrite is what every write of one key begins with.
+func (c *Cache) preflightWrite(ctx context.Context, op, key string) error {
+	err := l2cache.Preflight(ctx, "bolt", op, key, c.closed.Load())
+	if err == nil && c.readOnly {
+		err = l2cache.NewError(ctx, "bolt", op, key, nil, errReadOnly)
+	}
+	return err
+}
+
+// preflightWrites is preflightWrite for an operation on many keys.
+func (c *Cache) preflightWrites(ctx context.Context, op string) error {
+	err := l2cache.PreflightNoKey(ctx, "bolt", op, c.closed.Load())
+	if err == nil && c.readOnly {
+		err = l2cache.NewError(ctx, "bolt", op, "", nil, errReadOnly)
+	}
+	return err
 }
 
 // newSet returns the write that stores a copy of value.
@@ -378,7 +436,7 @@ func newSet(key string, value []byte, ttl time.Duration) (*write, error) {
 
 // Delete removes key.
 func (c *Cache) Delete(ctx context.Context, key string) error {
-	if err := l2cache.Preflight(ctx, "bolt", "delete", key, c.closed.Load()); err != nil {
+	if err := c.preflightWrite(ctx, "delete", key); err != nil {
 		return err
 	}
 	if err := c.do(ctx, newDelete(key, 1)); err != nil {

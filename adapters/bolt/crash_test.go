@@ -20,6 +20,9 @@ import (
 const crashFile = "L2CACHE_TEST_BOLT_CRASH_FILE"
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(damagedFile); path != "" {
+		os.Exit(useDamaged(path, os.Getenv(damagedFile+"_OPTIONS")))
+	}
 	if path := os.Getenv(crashFile); path != "" {
 		if err := writeUntilKilled(path, os.Getenv(crashFile+"_ROUND")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -72,7 +75,7 @@ func writeUntilKilled(path, round string) error {
 func TestKilled(t *testing.T) {
 	path := tempFile(t)
 	acknowledged := 0
-	for round := range 6 {
+	for round := range 20 {
 		name := fmt.Sprint("round", round)
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), crashFile+"="+path, crashFile+"_ROUND="+name)
@@ -93,7 +96,7 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("line %q: %v", lines.Text(), err)
 			}
 			last[w] = i
-			if n == 100+50*round {
+			if n == 100+20*round {
 				killed = child.Process.Kill() == nil // what is in the pipe still counts
 			}
 		}

@@ -93,7 +93,7 @@ func (c *Cache) DeleteMany(ctx context.Context, keys []string) error {
 // writeMany has n writes committed, as many at a time as one commit takes. After
 // the end of ctx or a timeout it begins no other commit.
 func (c *Cache) writeMany(ctx context.Context, op string, n int, prepare func(i int) (key string, w *write, err error)) error {
-	if err := l2cache.PreflightNoKey(ctx, "bolt", op, c.closed.Load()); err != nil {
+	if err := c.preflightWrites(ctx, op); err != nil {
 		return err
 	}
 	failed := l2cache.KeyErrors{}

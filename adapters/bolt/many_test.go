@@ -177,12 +177,11 @@ func TestTouchAndAddOfADamagedRow(t *testing.T) {
 		"empty row": func(b *bbolt.Bucket) error { return b.Put([]byte("ek"), nil) },
 		"bucket":    func(b *bbolt.Bucket) error { _, err := b.CreateBucket([]byte("ek")); return err },
 	} {
+		mustSet(t, c, "k", []byte("v"), time.Hour)
 		if name == "bucket" {
 			if err := c.Delete(t.Context(), "k"); err != nil {
 				t.Fatal(err)
 			}
-		} else {
-			mustSet(t, c, "k", []byte("v"), time.Hour)
 		}
 		if err := db.Update(func(tx *bbolt.Tx) error { return damage(tx.Bucket([]byte("l2cache"))) }); err != nil {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ var (
 // Touch rewrites the row of a live entry with another deadline. That the chunks of
 // a long value are whole is for a read to find out.
 func (c *Cache) Touch(ctx context.Context, key string, ttl time.Duration) error {
-	if err := l2cache.Preflight(ctx, "bolt", "touch", key, c.closed.Load()); err != nil {
+	if err := c.preflightWrite(ctx, "touch", key); err != nil {
 		return err
 	}
 	ttl, err := l2cache.CheckTTL(ttl, resolution)
@@ -50,7 +50,7 @@ func (c *Cache) Touch(ctx context.Context, key string, ttl time.Duration) error 
 
 // Add stores a copy of value if there is no live entry.
 func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error) {
-	if err := l2cache.Preflight(ctx, "bolt", "add", key, c.closed.Load()); err != nil {
+	if err := c.preflightWrite(ctx, "add", key); err != nil {
 		return false, err
 	}
 	w, err := newSet(key, value, ttl)

@@ -97,10 +97,10 @@ func checkBucket(tx *bbolt.Tx, name []byte) error {
 	version := b.Get(versionKey)
 	switch {
 	case len(version) != 1:
-		return fmt.Errorf("%w: bucket %q is another program's", l2cache.ErrCorrupt, name)
+		return foreignError{damaged("bucket %q is another program's", name)}
 	case version[0] != formatVersion:
-		return fmt.Errorf("%w: bucket %q has format version %d; this program reads version %d",
-			l2cache.ErrCorrupt, name, version[0], formatVersion)
+		return foreignError{damaged("bucket %q has format version %d; this program reads version %d",
+			name, version[0], formatVersion)}
 	}
 	return nil
 }

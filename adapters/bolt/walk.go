@@ -59,7 +59,7 @@ func (c *Cache) walk(prefix, from rowKey, visit func(k rowKey, row []byte) (enou
 // DeletePattern finds a page of keys that match, and deletes them in a commit that
 // it shares with the writes of others; and so on. It deletes damaged rows too.
 func (c *Cache) DeletePattern(ctx context.Context, pattern string) error {
-	if err := l2cache.PreflightNoKey(ctx, "bolt", "deletepattern", c.closed.Load()); err != nil {
+	if err := c.preflightWrites(ctx, "deletepattern"); err != nil {
 		return err
 	}
 	err := l2cache.CheckPattern(pattern)
