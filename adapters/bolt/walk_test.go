@@ -99,8 +99,8 @@ func TestScanReadsNoChunks(t *testing.T) {
 
 // Scan and DeletePattern of many keys go in pages, while others write.
 func TestManyKeys(t *testing.T) {
-	c := open(t, tempFile(t), "sync=false")
-	db := c.(*bolt.Cache).DB()
+	db := openDB(t, tempFile(t), &bbolt.Options{NoSync: true})
+	c := newCache(t, db, &bolt.Options{NoSync: true})
 	const n = 100_000
 	items := itemsOf(numbered(n), pattern(50))
 	mustSetMany(t, c, items)
