@@ -45,6 +45,14 @@ func RedisSentinel(t testing.TB, gone time.Duration, args ...string) *Sentinel {
 	return s
 }
 
+// NATSCluster starts a cluster for the time of the test: see [StartNATSCluster].
+func NATSCluster(t testing.TB, args ...string) NATSServers {
+	t.Helper()
+	servers, err := StartNATSCluster(args...)
+	closeAfter(t, servers, err)
+	return servers
+}
+
 func own(t testing.TB, start func(...string) (*Server, error), args []string) *Server {
 	t.Helper()
 	s, err := start(args...)
