@@ -155,24 +155,24 @@ func (r *requester) ask(ctx context.Context, limit time.Time, subject string, ar
 	if err != nil {
 		return err
 	}
-	if err := statusError(m); err != nil {
-		return err
-	}
-	return parse(m.Data, result)
+	return parse(m, result)
 }
 
 // parse puts an answer of the JetStream API into result, or returns the server's error.
-func parse(data []byte, result any) error {
+func parse(m *nats.Msg, result any) error {
+	if err := statusError(m); err != nil {
+		return err
+	}
 	var failed struct {
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(data, &failed); err != nil {
+	if err := json.Unmarshal(m.Data, &failed); err != nil {
 		return fmt.Errorf("answer of the server: %w", err)
 	}
 	if failed.Error != nil {
 		return failed.Error
 	}
-	return json.Unmarshal(data, result)
+	return json.Unmarshal(m.Data, result)
 }
 
 // statusError is the error that m says in its status, if it has one.
@@ -192,10 +192,15 @@ func statusError(m *nats.Msg) error {
 // openStream returns the settings of the stream, which it may create if it is missing.
 func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, create bool) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
-	err := r.ask(ctx, limit, apiStreamInfo+want.Name, nil, &info)
+	m, err := r.doAgain(ctx, limit, request{subject: apiStreamInfo + want.Name})
+	if err == nil {
+		err = parse(m, &info)
+	}
 	switch {
 	case err == nil:
 		return &info.Config, nil
+	case errors.Is(err, errTimeout): // a stream without a leader is silent
+		return nil, fmt.Errorf("stream %s: %w", want.Name, err)
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, fmt.Errorf("no JetStream: nats-server needs -js, or jetstream in its configuration: %w", err)
 	case !isCode(err, jetstream.JSErrCodeStreamNotFound):

@@ -3,8 +3,6 @@ package natskv_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,30 +18,11 @@ import (
 // cluster starts three servers.
 func cluster(t *testing.T) map[string]*servertest.Server {
 	t.Helper()
-	var routes []string
-	for range 3 {
-		routes = append(routes, "nats://"+freeAddr(t))
-	}
 	servers := map[string]*servertest.Server{}
-	for i, route := range routes {
-		name := "n" + strconv.Itoa(i)
-		servers[name] = servertest.NATS(t, "--server_name", name, "--cluster_name", "c",
-			"--cluster", route, "--routes", strings.Join(routes, ","))
+	for i, srv := range servertest.NATSCluster(t) {
+		servers["n"+strconv.Itoa(i)] = srv
 	}
 	return servers
-}
-
-// freeAddr returns an address on which nobody listens, below the ports that
-// servertest takes, and below those of outgoing connections.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for {
-		addr := "127.0.0.1:" + strconv.Itoa(10_000+rand.IntN(10_000))
-		if listener, err := net.Listen("tcp", addr); err == nil {
-			listener.Close()
-			return addr
-		}
-	}
 }
 
 func TestCluster(t *testing.T) {

@@ -43,7 +43,7 @@ func TestConformanceOfNew(t *testing.T) {
 	srv := servertest.NATS(t)
 	nc := connect(t, srv, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		c, err := natskv.New(nc, "new", &natskv.Options{OpTimeout: 2 * time.Second})
+		c, err := natskv.New(nc, "new", &natskv.Options{OpTimeout: 5 * time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func TestConformanceOfNew(t *testing.T) {
 	}
 	conformance.Run(t, open, &conformance.Options{
 		Strict:    true,
-		OpTimeout: 2 * time.Second,
+		OpTimeout: 5 * time.Second,
 		Faults:    f,
 		Raw:       raw(t, srv, "new"),
 		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability", "batch", "touch", "add", "delete-pattern", "scan", "watch", "capability"},

@@ -17,7 +17,7 @@ func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.
 	}
 	b, err := c.checked(ctx, time.Now().Add(c.opTimeout))
 	if err != nil {
-		return nil, c.fail(ctx, "getmany", "", err)
+		return nil, c.failKeys(ctx, "getmany", keys, err)
 	}
 	entries := make(map[string]l2cache.Entry, len(keys))
 	var failed l2cache.KeyErrors
@@ -59,7 +59,11 @@ func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 	}
 	b, err := c.checked(ctx, time.Now().Add(c.opTimeout))
 	if err != nil {
-		return c.fail(ctx, "setmany", "", err)
+		keys := make([]string, len(items))
+		for i, item := range items {
+			keys[i] = item.Key
+		}
+		return c.failKeys(ctx, "setmany", keys, err)
 	}
 	var failed l2cache.KeyErrors
 	ttls := make([]time.Duration, 0, len(items))
@@ -101,7 +105,7 @@ func (c *Cache) DeleteMany(ctx context.Context, keys []string) error {
 	}
 	b, err := c.checked(ctx, time.Now().Add(c.opTimeout))
 	if err != nil {
-		return c.fail(ctx, "deletemany", "", err)
+		return c.failKeys(ctx, "deletemany", keys, err)
 	}
 	var failed l2cache.KeyErrors
 	c.deleteAll(ctx, b, keys, func(key string, err error) { c.failKey(ctx, &failed, "deletemany", key, err) })
@@ -140,6 +144,15 @@ func (c *Cache) failKey(ctx context.Context, failed *l2cache.KeyErrors, op, key 
 		*failed = l2cache.KeyErrors{}
 	}
 	(*failed)[key] = c.fail(ctx, op, key, err)
+}
+
+// failKeys puts the error of an operation under each key.
+func (c *Cache) failKeys(ctx context.Context, op string, keys []string, err error) error {
+	var failed l2cache.KeyErrors
+	for _, key := range keys {
+		c.failKey(ctx, &failed, op, key, err)
+	}
+	return asError(failed)
 }
 
 // asError is nil if no key has failed.

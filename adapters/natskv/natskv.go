@@ -168,7 +168,7 @@ type Cache struct {
 
 	gate      chan struct{} // has room for the one who connects and checks, or has closed
 	requester *requester    // guarded by gate; nil until there is a connection
-	hangUp    func()        // guarded by gate; closes the connection that dial made
+	link      *link         // guarded by gate; what dial made
 }
 
 var (
@@ -233,7 +233,7 @@ func New(nc *nats.Conn, bucket string, o *Options) (*Cache, error) {
 	if err != nil {
 		return nil, newError(err)
 	}
-	c.requester = newRequester(nc, false, c.closing, c.forget)
+	c.requester = newRequester(nc, nil, c.closing, c.forget)
 	return c, nil
 }
 
@@ -414,8 +414,8 @@ func (c *Cache) Close() error {
 		c.closed.Store(true)
 		close(c.closing)
 		c.gate <- struct{}{} // for ever
-		if c.hangUp != nil {
-			c.hangUp()
+		if c.link != nil {
+			c.link.hangUp()
 		}
 		if c.requester == nil {
 			return
@@ -433,7 +433,7 @@ func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
 	if err == nil || err == l2cache.ErrNotFound {
 		return err
 	}
-	if isGone(err) {
+	if isGone(err) || errors.Is(err, errTimeout) { // the stream is not there, or has no leader
 		c.forget()
 	}
 	k := kind(err)
@@ -531,15 +531,15 @@ func (c *Cache) connectLocked(ctx context.Context) error {
 	if c.dial == nil || c.requester != nil && !c.requester.isLost() {
 		return nil
 	}
-	nc, hangUp, err := c.dial(ctx, c.closing)
+	link, err := c.dial(ctx, c.closing)
 	if err != nil {
 		return err
 	}
-	if c.hangUp != nil {
-		c.hangUp() // lets go of what the lost one has
+	if c.link != nil {
+		c.link.hangUp() // lets go of what the lost one has
 	}
-	c.hangUp = hangUp
-	c.requester = newRequester(nc, true, c.closing, c.forget)
+	c.link = link
+	c.requester = newRequester(link.nc, link, c.closing, c.forget)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,7 +40,7 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 		return nil, err
 	}
 	c.repair = c.create
-	c.dial = dialWith(connection)
+	c.dial = dialWith(connection, p.OpTimeout)
 	if p.Lazy {
 		return c, nil
 	}
@@ -75,7 +76,7 @@ func connectOptions(p *l2cache.Params) nats.Options {
 	o.MaxReconnect = -1     // for ever
 	o.CustomReconnectDelayCB = reconnectDelay
 	o.IgnoreAuthErrorAbort = true // a password can be wrong for a while
-	// A server that is gone without a word is noticed after three pings, or at a write.
+	// While nobody calls, a server that is gone without a word is noticed after three pings.
 	o.PingInterval = 10 * time.Second
 	o.FlusherTimeout = 10 * time.Second
 	o.SkipHostLookup = true                                         // the dialer does it, and can be stopped
@@ -90,25 +91,48 @@ func reconnectDelay(attempts int) time.Duration {
 	return delay - rand.N(delay/5)
 }
 
-// A dialFunc makes a connection, unless ctx ends or closing is closed before. The
-// function that it returns closes the connection, at once even if the server stalls.
-type dialFunc func(ctx context.Context, closing <-chan struct{}) (*nats.Conn, func(), error)
+// A dialFunc makes a connection, unless ctx ends or closing is closed before.
+type dialFunc func(ctx context.Context, closing <-chan struct{}) (*link, error)
 
-func dialWith(o nats.Options) dialFunc {
-	return func(ctx context.Context, closing <-chan struct{}) (*nats.Conn, func(), error) {
-		life, cut := context.WithCancel(context.Background())
+// A link is a connection that the backend has made.
+type link struct {
+	nc        *nats.Conn
+	opTimeout time.Duration
+	life      context.Context // of the sockets
+	cut       context.CancelFunc
+	socket    atomic.Pointer[net.Conn] // the last one
+}
+
+// hangUp closes the connection, at once even if the server stalls.
+func (l *link) hangUp() {
+	l.cut()      // who writes or dials has the lock that Close needs
+	l.nc.Close() // nc may be nil
+}
+
+// breaker returns a function that closes the socket that there is now. The driver makes
+// another one, to the next server.
+func (l *link) breaker() func() {
+	socket := l.socket.Load()
+	return func() { (*socket).Close() }
+}
+
+func dialWith(o nats.Options, opTimeout time.Duration) dialFunc {
+	return func(ctx context.Context, closing <-chan struct{}) (*link, error) {
+		l := &link{opTimeout: opTimeout}
+		l.life, l.cut = context.WithCancel(context.Background())
 		o := o
 		var refused error
 		release := func() bool { return true }
 		// The driver calls it with its lock held.
 		o.CustomDialer = dialerFunc(func(network, address string) (net.Conn, error) {
-			conn, err := (&net.Dialer{Timeout: o.Timeout}).DialContext(life, network, address)
+			conn, err := (&net.Dialer{Timeout: o.Timeout}).DialContext(l.life, network, address)
 			if err != nil {
 				refused = err
 				return nil, err
 			}
 			release() // the socket before this one is closed
-			release = context.AfterFunc(life, func() { conn.Close() })
+			release = context.AfterFunc(l.life, func() { conn.Close() })
+			l.socket.Store(&conn)
 			return conn, nil
 		})
 
@@ -117,32 +141,32 @@ func dialWith(o nats.Options) dialFunc {
 		watch.Go(func() {
 			select {
 			case <-ctx.Done():
-				cut()
+				l.cut()
 			case <-closing:
-				cut()
+				l.cut()
 			case <-connected:
 			}
 		})
-		nc, err := o.Connect()
+		var err error
+		l.nc, err = o.Connect()
 		close(connected)
 		watch.Wait()
 
 		switch {
-		case life.Err() != nil:
-			nc.Close() // may be nil
+		case l.life.Err() != nil:
+			l.hangUp()
 			if ctx.Err() != nil {
-				return nil, nil, context.Cause(ctx)
+				return nil, context.Cause(ctx)
 			}
-			return nil, nil, l2cache.ErrClosed
+			return nil, l2cache.ErrClosed
 		case err == nats.ErrNoServers && refused != nil:
 			err = fmt.Errorf("%w: %w", err, refused)
 			fallthrough
 		case err != nil:
-			cut()
-			return nil, nil, err
+			l.cut()
+			return nil, err
 		}
-		// Who writes or dials has the lock that nc.Close needs.
-		return nc, func() { cut(); nc.Close() }, nil
+		return l, nil
 	}
 }
 

@@ -20,7 +20,7 @@ const lookAfter = 100 * time.Millisecond
 
 // listenForViolations is called before anything is sent.
 func (r *requester) listenForViolations() {
-	if r.own {
+	if r.link != nil {
 		r.nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { r.refused(err) })
 		return
 	}
@@ -33,7 +33,7 @@ func (r *requester) listenForViolations() {
 // lookLaterLocked looks for a violation after lookAfter, and until nobody waits. It
 // does so in another goroutine than run: the driver's lock may be held for long.
 func (r *requester) lookLaterLocked() {
-	if r.own || r.looking {
+	if r.link != nil || r.looking {
 		return
 	}
 	r.looking = true
@@ -66,7 +66,7 @@ func (r *requester) refused(err error) {
 	for token, c := range r.pending {
 		if c.sent && (refusedAll || strings.Contains(text, "Publish to "+strconv.Quote(c.subject))) {
 			delete(r.pending, token)
-			c.done <- reply{index: c.index, err: err}
+			c.reply(nil, err)
 		}
 	}
 }

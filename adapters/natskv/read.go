@@ -36,7 +36,11 @@ func (m message) entry() (l2cache.Entry, error) {
 // read returns the message under key. If there is none, or the marker of a deletion,
 // the error is ErrNotFound; then the sequence is 0, or that of the marker.
 func (c *Cache) read(ctx context.Context, limit time.Time, b *bucket, key string) (message, error) {
-	m, err := b.do(ctx, limit, c.readRequest(b, key))
+	do := b.do
+	if !b.direct {
+		do = b.doAgain
+	}
+	m, err := do(ctx, limit, c.readRequest(b, key))
 	if err != nil {
 		return message{}, err
 	}

@@ -25,7 +25,7 @@ import (
 // the connection breaks, where nats.Conn would let it wait.
 type requester struct {
 	nc      *nats.Conn
-	own     bool            // the connection is the backend's
+	link    *link           // has nc; nil if nc is the caller's
 	inbox   string          // before the token of a reply
 	changed func()          // called when the connection breaks and when it is back
 	closing <-chan struct{} // closed when the backend is
@@ -40,6 +40,8 @@ type requester struct {
 	token       uint64                     // guarded by mu; given out last
 	listeners   map[string]func(*nats.Msg) // guarded by mu; by the name of a consumer
 	lost        bool                       // guarded by mu; the connection is closed for good
+	heard       uint64                     // guarded by mu; counts what comes
+	probing     bool                       // guarded by mu; see probeLocked
 	looking     bool                       // guarded by mu; see lookLaterLocked
 	deaf        bool                       // guarded by mu; the server has refused the subscription
 	violation   error                      // guarded by mu; see refused
@@ -51,10 +53,19 @@ type call struct {
 	request
 	index int // in a batch
 	token uint64
-	done  chan reply // has room for the one reply
+	heard uint64     // requester.heard when it was queued
+	done  chan reply // has room for the one reply; what does not fit in is not waited for
 
 	sent bool  // guarded by requester.mu
 	next *call // guarded by requester.mu; in the queue
+}
+
+// reply gives the call its reply, or the error in place of one.
+func (c *call) reply(m *nats.Msg, err error) {
+	select {
+	case c.done <- reply{c.index, m, err}:
+	default:
+	}
 }
 
 type request struct {
@@ -75,11 +86,11 @@ var (
 )
 
 // newRequester returns a requester, whose goroutine ends when closing or the
-// connection is closed. The connection is the backend's own, or else the caller's.
-func newRequester(nc *nats.Conn, own bool, closing <-chan struct{}, changed func()) *requester {
+// connection is closed. The connection is that of link, or else the caller's.
+func newRequester(nc *nats.Conn, link *link, closing <-chan struct{}, changed func()) *requester {
 	r := &requester{
 		nc:        nc,
-		own:       own,
+		link:      link,
 		inbox:     nc.NewInbox() + ".",
 		changed:   changed,
 		closing:   closing,
@@ -97,25 +108,58 @@ func newRequester(nc *nats.Conn, own bool, closing <-chan struct{}, changed func
 func (r *requester) do(ctx context.Context, limit time.Time, q request) (*nats.Msg, error) {
 	c := &call{request: q, done: make(chan reply, 1)}
 	r.enqueue(c)
+	m, err := r.await(ctx, limit, c.done)
+	if err != nil {
+		err = r.abandon(c, err)
+	}
+	return m, err
+}
 
+// repeatAfter is how long doAgain waits for a reply.
+const repeatAfter = 200 * time.Millisecond
+
+// doAgain is do for a request that changes nothing: it is sent again until one has a
+// reply. What is asked of a stream while it has no leader, nobody answers.
+func (r *requester) doAgain(ctx context.Context, limit time.Time, q request) (*nats.Msg, error) {
+	done := make(chan reply, 1)
+	var calls []*call
+	for {
+		c := &call{request: q, done: done}
+		calls = append(calls, c)
+		r.enqueue(c)
+		until := time.Now().Add(repeatAfter)
+		if limit.Before(until) {
+			until = limit
+		}
+		m, err := r.await(ctx, until, done)
+		if err == errTimeout && until != limit {
+			continue
+		}
+		for _, c := range calls {
+			err = r.abandon(c, err)
+		}
+		return m, err
+	}
+}
+
+// await returns the reply that comes from done, or else why there is none.
+func (r *requester) await(ctx context.Context, limit time.Time, done <-chan reply) (*nats.Msg, error) {
 	var expired <-chan time.Time
 	if deadline, ok := ctx.Deadline(); !ok || limit.Before(deadline) {
 		timer := time.NewTimer(time.Until(limit))
 		defer timer.Stop()
 		expired = timer.C
 	}
-	var err error
 	select {
-	case reply := <-c.done:
+	case reply := <-done:
 		return reply.msg, reply.err
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case <-expired:
-		err = errTimeout
+		return nil, errTimeout
 	case <-r.closing:
-		err = l2cache.ErrClosed
+		return nil, l2cache.ErrClosed
 	}
-	return nil, r.abandon(c, err)
 }
 
 // A batch is requests that are sent without waiting for the replies of those before.
@@ -187,11 +231,11 @@ func (r *requester) enqueue(c *call) {
 	r.mu.Lock()
 	if r.lost {
 		r.mu.Unlock()
-		c.done <- reply{index: c.index, err: nats.ErrConnectionClosed}
+		c.reply(nil, nats.ErrConnectionClosed)
 		return
 	}
 	r.token++
-	c.token = r.token
+	c.token, c.heard = r.token, r.heard
 	r.pending[c.token] = c
 	r.lookLaterLocked()
 	if r.first == nil {
@@ -214,6 +258,7 @@ func (r *requester) abandon(c *call, err error) error {
 	defer r.mu.Unlock()
 	delete(r.pending, c.token)
 	c.request = request{} // it stays in the queue, its value need not
+	r.probeLocked(c)
 	if err == errTimeout && r.violatedAt >= c.token {
 		return fmt.Errorf("%w, since on the connection: %w", errTimeout, r.violation)
 	}
@@ -236,14 +281,16 @@ func (r *requester) next() (request, uint64, bool) {
 }
 
 // end ends the call with that token, if it is still under way.
-func (r *requester) end(token uint64, reply reply) {
+func (r *requester) end(token uint64, m *nats.Msg, err error) {
 	r.mu.Lock()
+	if m != nil {
+		r.heard++
+	}
 	c := r.pending[token]
 	delete(r.pending, token)
 	r.mu.Unlock()
 	if c != nil {
-		reply.index = c.index
-		c.done <- reply
+		c.reply(m, err)
 	}
 }
 
@@ -256,7 +303,7 @@ func (r *requester) endAll(err error, lost bool) {
 	for token, c := range r.pending {
 		if c.sent || lost {
 			delete(r.pending, token)
-			c.done <- reply{index: c.index, err: err}
+			c.reply(nil, err)
 		}
 	}
 }
@@ -323,7 +370,7 @@ func (r *requester) run() {
 			err = fmt.Errorf("%w: %w", errDisconnected, err)
 		}
 		if err != nil {
-			r.end(token, reply{err: err})
+			r.end(token, nil, err)
 		}
 		if errors.Is(err, nats.ErrConnectionClosed) {
 			r.statusChanged(nats.CLOSED)
@@ -340,7 +387,7 @@ func (r *requester) subscribe() (*nats.Subscription, error) {
 			return
 		}
 		if token, err := strconv.ParseUint(token, 36, 64); err == nil {
-			r.end(token, reply{msg: m})
+			r.end(token, m, nil)
 		}
 	})
 	if err != nil {
@@ -369,6 +416,7 @@ func (r *requester) deliver(m *nats.Msg) {
 		return
 	}
 	r.mu.Lock()
+	r.heard++
 	f := r.listeners[from.Consumer]
 	r.mu.Unlock()
 	if f != nil {
