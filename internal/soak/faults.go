@@ -62,6 +62,17 @@ func start(name, dir string) (*backend, error) {
 		if err == nil {
 			b.handle = "nats://" + server.Addr + "/soak?op_timeout=300ms"
 		}
+	case "nats-r3":
+		servers, err := servertest.StartNATSCluster()
+		if err != nil {
+			return nil, err
+		}
+		b.handle = "nats://" + servers[0].Addr + "," + servers[1].Addr + "," + servers[2].Addr + "/soak?op_timeout=1s&replicas=3"
+		b.close = servers.Close
+		for _, s := range servers { // one of them at a time is away
+			b.faults = append(b.faults, serverFaults(s, true)...)
+		}
+		return b, nil
 	default:
 		return nil, fmt.Errorf("no backend %q", name)
 	}

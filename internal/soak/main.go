@@ -29,7 +29,7 @@ import (
 
 func main() {
 	duration := flag.Duration("for", 10*time.Minute, "how long")
-	names := flag.String("backends", "mem,bolt,redis,memcached,nats", "which, separated by commas")
+	names := flag.String("backends", "mem,bolt,redis,memcached,nats,nats-r3", "which, separated by commas")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random choices; the order of events is not repeated")
 	one := flag.Bool("one", false, "in this process; for itself")
 	flag.Parse()

@@ -49,7 +49,7 @@ func (r *run) count(kind string) int {
 
 // TestSoak is a short one of each backend. ./scripts/soak is long.
 func TestSoak(t *testing.T) {
-	for _, name := range []string{"mem", "bolt", "redis", "memcached", "nats"} {
+	for _, name := range []string{"mem", "bolt", "redis", "memcached", "nats", "nats-r3"} {
 		t.Run(name, func(t *testing.T) {
 			if err := soak(t.Context(), name, 4*time.Second, rand.Uint64()); err != nil {
 				servertest.SkipOrFail(t, err)
