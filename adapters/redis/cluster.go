@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,34 +56,35 @@ func newCluster(c *Cache, seeds []string, reach func(addr string) *node) *cluste
 
 // loading is a map of slots on its way.
 type loading struct {
-	done chan struct{}
-	err  error // set before done is closed
+	done  chan struct{}
+	err   error // set before done is closed
+	doubt bool  // a master has not answered: new calls wait for the map; guarded by mu
 }
 
 func (t *cluster) of(ctx context.Context, deadline time.Time, key string) (*node, error) {
 	slot := slotOf(key)
-	if n := t.owner(slot); n != nil {
+	n, doubt := t.owner(slot)
+	if n != nil && !doubt {
 		return n, nil
 	}
-	if err := t.load(ctx, deadline); err != nil {
-		return nil, err
-	}
-	if n := t.owner(slot); n != nil {
+	err := t.load(ctx, deadline)
+	if n, _ = t.owner(slot); n != nil {
 		return n, nil
 	}
-	return nil, errNoMaster
+	return nil, cmp.Or(err, errNoMaster)
 }
 
 var errNoMaster = errors.New("a slot of the cluster has no master")
 
-// owner returns the master of slot, or nil if there is none or no map.
-func (t *cluster) owner(slot int) *node {
+// owner returns the master of slot, or nil if there is none or no map, and whether
+// there is doubt about it.
+func (t *cluster) owner(slot int) (n *node, doubt bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.owners == nil {
-		return nil
+		return nil, false
 	}
-	return t.owners[slot]
+	return t.owners[slot], t.loading != nil && t.loading.doubt
 }
 
 func (t *cluster) masters(ctx context.Context, deadline time.Time) ([]*node, error) {
@@ -113,20 +115,20 @@ func (t *cluster) instead(ctx context.Context, deadline time.Time, n *node, key 
 	case ok:
 		to := t.at(reachable(addr, n.addr))
 		t.moved(slot, to)
-		t.reload(time.Now().Add(t.c.opTimeout))
+		t.reload(time.Now(), false)
 		if to != n {
 			return to, false
 		}
 	case redis.IsClusterDownError(err) || redis.IsLoadingError(err):
-		t.reload(time.Now().Add(t.c.opTimeout))
+		t.reload(time.Now(), false)
 	case unsent(err):
 		if t.load(ctx, deadline) == nil {
-			if to := t.owner(slot); to != n {
+			if to, _ := t.owner(slot); to != n && to != nil {
 				return to, false
 			}
 		}
 	case !answered(err) && ctx.Err() == nil:
-		t.reload(time.Now().Add(t.c.opTimeout))
+		t.reload(time.Now(), true)
 	}
 	return nil, false
 }
@@ -208,7 +210,7 @@ func (t *cluster) moved(slot int, to *node) {
 // load loads the map unless it is fresh, or waits for it until ctx ends or the
 // deadline.
 func (t *cluster) load(ctx context.Context, deadline time.Time) error {
-	l := t.reload(deadline)
+	l := t.reload(deadline, false)
 	if l == nil {
 		return nil
 	}
@@ -225,17 +227,18 @@ func (t *cluster) load(ctx context.Context, deadline time.Time) error {
 }
 
 // reload begins to load the map, unless that is under way already or the map is fresh:
-// then it returns nil.
-func (t *cluster) reload(deadline time.Time) *loading {
+// then it returns nil. It takes as long as an operation may, or until the deadline.
+func (t *cluster) reload(deadline time.Time, doubt bool) *loading {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.loading != nil:
+		t.loading.doubt = t.loading.doubt || doubt
 		return t.loading
 	case t.owners != nil && time.Since(t.loaded) < mapAge:
 		return nil
 	}
-	l := &loading{done: make(chan struct{})}
+	l := &loading{done: make(chan struct{}), doubt: doubt}
 	if !t.c.begin() {
 		l.err = l2cache.ErrClosed
 		close(l.done)
@@ -243,7 +246,7 @@ func (t *cluster) reload(deadline time.Time) *loading {
 	}
 	t.loading = l
 	if least := time.Now().Add(t.c.opTimeout); deadline.Before(least) {
-		deadline = least // others wait for it, too
+		deadline = least
 	}
 	go func() {
 		defer t.c.calls.Done()

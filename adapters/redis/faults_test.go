@@ -382,7 +382,7 @@ func TestQuiet(t *testing.T) {
 	defer redis.SetLogger(discard{})
 	srv := servertest.Redis(t)
 	for range 5 {
-		b, err := l2cache.Open(t.Context(), "redis://"+srv.Addr+"?op_timeout=50ms")
+		b, err := l2cache.Open(t.Context(), "redis://"+srv.Addr+"?op_timeout=50ms&lazy=true")
 		if err != nil {
 			t.Fatal(err)
 		}
