@@ -202,11 +202,11 @@ func newMover(t *testing.T, srv *servertest.Cluster) *mover {
 // owner returns the address of the master of slot.
 func (m *mover) owner(slot int) (string, error) {
 	for addr, client := range m.clients {
-		list, err := client.ClusterSlots(context.Background()).Result()
-		if err != nil {
+		list := redis.NewClusterSlotsCmd(context.Background(), "cluster", "slots")
+		if err := client.Process(context.Background(), list); err != nil {
 			return "", err
 		}
-		for _, r := range list {
+		for _, r := range list.Val() {
 			if r.Start <= slot && slot <= r.End && r.Nodes[0].Addr == addr { // who has it knows
 				return addr, nil
 			}

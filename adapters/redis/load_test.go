@@ -117,8 +117,7 @@ type worker struct {
 // TTL tells whether that is even.
 type loaded struct {
 	key     string
-	sent    int // the last version that was sent
-	at      time.Time
+	sent    int  // the last version that was sent
 	least   int  // the one that was acknowledged last
 	present bool // it was not deleted since
 }

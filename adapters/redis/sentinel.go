@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -18,16 +19,15 @@ const (
 	// vigilance is how often the sentinels are asked whether there is another master.
 	vigilance = time.Second
 
-	// grace is how long, after a sentinel has answered, others are waited for that
-	// together with it are the majority.
+	// grace is how long others are waited for when a sentinel has answered.
 	grace = 100 * time.Millisecond
 
 	// sentinelPool is how many connections there are to each sentinel.
 	sentinelPool = 4
 )
 
-// sentinels is the topology of a server that sentinels know by a name: it is at the
-// address that most of them say. All connections are closed when they say another.
+// sentinels is the topology of a server that sentinels know by a name. All connections
+// to it are closed when they say another address.
 type sentinels struct {
 	alone
 	c    *Cache
@@ -125,71 +125,70 @@ func (s *sentinels) instead(ctx context.Context, _ time.Time, n *node, _ string,
 	return n, false
 }
 
-// master returns the address that most of the sentinels say, or most of those that
-// answer in time.
+// A verdict is what a sentinel says of the master.
+type verdict struct {
+	addr  string
+	epoch int // of the configuration: a sentinel with an older one has missed a failover
+	err   error
+}
+
+// master returns the address that the sentinels say whose configuration is the newest,
+// or most of them if they differ.
 func (s *sentinels) master(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	deadline := time.Now().Add(s.c.opTimeout)
-	type answer struct {
-		addr string
-		err  error
+	verdicts := make(chan verdict, len(s.ask))
+	for _, sentinel := range s.ask {
+		go func() { verdicts <- s.say(ctx, deadline, sentinel) }()
 	}
-	answers := make(chan answer, len(s.ask))
-	for _, p := range s.ask {
-		go func() {
-			addr, err := s.say(ctx, deadline, p)
-			answers <- answer{addr, err}
-		}()
-	}
-	votes := map[string]int{}
-	most := ""
+	votes := map[verdict]int{}
+	var best verdict
 	var errs []error
-	var late <-chan time.Time // of the second answer; nil before the first
-	for range s.ask {
+	var late <-chan time.Time // nil before the first verdict
+	for waiting := len(s.ask); waiting > 0; waiting-- {
 		select {
-		case a := <-answers:
-			if a.err != nil {
-				errs = append(errs, a.err)
+		case v := <-verdicts:
+			if v.err != nil {
+				errs = append(errs, v.err)
 				continue
 			}
-			if votes[a.addr]++; votes[a.addr] > votes[most] {
-				most = a.addr
-			}
-			if votes[most] > len(s.ask)/2 {
-				s.learn(most)
-				return most, nil
+			votes[v]++
+			if v.epoch > best.epoch || v.epoch == best.epoch && votes[v] > votes[best] {
+				best = v
 			}
 			if late == nil {
 				late = time.After(grace)
 			}
 		case <-late:
-			s.learn(most)
-			return most, nil
+			waiting = 0
 		}
 	}
-	if most == "" {
+	if best.addr == "" {
 		return "", fmt.Errorf("sentinel: %w", errors.Join(errs...))
 	}
-	s.learn(most)
-	return most, nil
+	s.learn(best.addr)
+	return best.addr, nil
 }
 
-// say returns the address that a sentinel says.
-func (s *sentinels) say(ctx context.Context, deadline time.Time, sentinel pipeliner) (string, error) {
+// say returns what a sentinel says. The leader of a failover has the address of the new
+// master sooner in the reply to the first command than in that to the second.
+func (s *sentinels) say(ctx context.Context, deadline time.Time, sentinel pipeliner) verdict {
 	if !s.c.begin() {
-		return "", l2cache.ErrClosed
+		return verdict{err: l2cache.ErrClosed}
 	}
 	defer s.c.calls.Done()
-	cmd := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
-	err := sentinel.pipeline(ctx, deadline, []redis.Cmder{once{cmd}})
+	addr := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
+	details := redis.NewMapStringStringCmd(ctx, "sentinel", "master", s.name)
+	err := sentinel.pipeline(ctx, deadline, []redis.Cmder{once{addr}, once{details}})
 	switch {
-	case err == redis.Nil || err == nil && len(cmd.Val()) != 2:
-		return "", errNoSentinel
+	case err == redis.Nil || err == nil && len(addr.Val()) != 2:
+		return verdict{err: errNoSentinel}
 	case err != nil:
-		return "", err
+		return verdict{err: err}
 	}
-	return net.JoinHostPort(cmd.Val()[0], cmd.Val()[1]), nil
+	epoch, err := strconv.Atoi(details.Val()["config-epoch"])
+	return verdict{addr: net.JoinHostPort(addr.Val()[0], addr.Val()[1]), epoch: epoch, err: err}
 }
 
 // learn takes the address of the master, and closes the connections to another.

@@ -1,0 +1,157 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/servertest"
+)
+
+func sentinelURL(srv *servertest.Sentinel, options string) string {
+	return "redis+sentinel://" + srv.Addrs() + "/" + servertest.RedisSentinelMaster + "?" + options
+}
+
+// TestSentinelFailover kills the master under load, and stalls the next one.
+func TestSentinelFailover(t *testing.T) {
+	srv := servertest.RedisSentinel(t, 500*time.Millisecond)
+	b := openURL(t, sentinelURL(srv, ""))
+	w := watch(t, b, "")
+	for _, fault := range []struct {
+		name string
+		do   func(*servertest.Server) error
+		undo func(*servertest.Server) error
+	}{
+		{"kill", (*servertest.Server).Kill, (*servertest.Server).Start},
+		{"stall", (*servertest.Server).Pause, (*servertest.Server).Resume},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			l := startLoad(t, b, 4, func(int) string { return "" })
+			_, gaps := w.count()
+			old := master(t, srv)
+			if err := fault.do(old); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			var others []*redis.Client
+			for _, s := range srv.Servers {
+				if s != old {
+					others = append(others, newClient(t, redis.Options{Addr: s.Addr}))
+				}
+			}
+			ready := until(t, "failover", func() bool { return isMaster(others[0]) || isMaster(others[1]) })
+			t.Logf("a replica was master after %v", ready.Sub(begin).Round(time.Millisecond))
+			recovered(t, l, ready)
+			w.await(t, "Gap", func() bool { return w.gaps > gaps })
+			failed, _ := l.failures()
+			if err := errors.Join(fault.undo(old), srv.Await()); err != nil {
+				t.Fatal(err)
+			}
+			// At first it takes itself for the master.
+			until(t, "single master", func() bool { return masters(t, srv) == 1 })
+			if now, _ := l.failures(); now != failed {
+				t.Errorf("%d calls failed after the old master was back", now-failed)
+			}
+			l.report(t)
+			key := "after " + fault.name
+			n, _ := w.count()
+			if err := b.Set(t.Context(), key, nil, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			w.await(t, "event of "+key, func() bool { return w.told[key] > n })
+		})
+	}
+}
+
+func masters(t *testing.T, srv *servertest.Sentinel) (n int) {
+	for _, s := range srv.Servers {
+		if isMaster(newClient(t, redis.Options{Addr: s.Addr})) {
+			n++
+		}
+	}
+	return n
+}
+
+// master returns the server that the sentinels name.
+func master(t *testing.T, srv *servertest.Sentinel) *servertest.Server {
+	t.Helper()
+	client := redis.NewSentinelClient(&redis.Options{Addr: srv.Sentinels[0].Addr})
+	defer client.Close()
+	addr, err := client.GetMasterAddrByName(t.Context(), servertest.RedisSentinelMaster).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range srv.Servers {
+		if s.Addr == net.JoinHostPort(addr[0], addr[1]) {
+			return s
+		}
+	}
+	t.Fatalf("no server is at %v", addr)
+	return nil
+}
+
+// TestSentinelsDisagree: the majority decides, one that is down or has stalled is done
+// without, and a replica is not taken for the master.
+func TestSentinelsDisagree(t *testing.T) {
+	srv := servertest.RedisSentinel(t, time.Minute)
+	old := srv.Servers[0]
+	liar := func(t *testing.T, s *servertest.Server) {
+		t.Helper()
+		host, port, err := net.SplitHostPort(srv.Servers[1].Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := newClient(t, redis.Options{Addr: s.Addr, Protocol: 2})
+		err = errors.Join(
+			client.Do(t.Context(), "sentinel", "remove", servertest.RedisSentinelMaster).Err(),
+			client.Do(t.Context(), "sentinel", "monitor", servertest.RedisSentinelMaster, host, port, 3).Err())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	works := func(t *testing.T, b l2cache.L2CacheBackend) {
+		t.Helper()
+		if err := b.Set(t.Context(), "k", []byte("v"), time.Minute); err != nil {
+			t.Errorf("Set = %v", err)
+		}
+		if !isAt(t, old.Addr, "k") {
+			t.Error("the entry is not on the master")
+		}
+	}
+	liar(t, srv.Sentinels[0])
+	works(t, openURL(t, sentinelURL(srv, "")))
+
+	one := fmt.Sprintf("redis+sentinel://%s/%s", srv.Sentinels[0].Addr, servertest.RedisSentinelMaster)
+	if _, err := l2cache.Open(t.Context(), one); !errors.Is(err, l2cache.ErrUnavailable) || !errors.Is(err, errReplica) {
+		t.Errorf("Open by a sentinel that names a replica = %v", err)
+	}
+	if _, err := l2cache.Open(t.Context(), "redis+sentinel://"+srv.Addrs()+"/nobody"); !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), "no sentinel knows") {
+		t.Errorf("Open of an unknown master = %v", err)
+	}
+
+	srv.Sentinels[0].Kill()
+	works(t, openURL(t, sentinelURL(srv, "")))
+	srv.Sentinels[1].Pause()
+	works(t, openURL(t, sentinelURL(srv, "")))
+	srv.Sentinels[1].Resume()
+	for _, s := range srv.Sentinels {
+		s.Kill()
+	}
+	if _, err := l2cache.Open(t.Context(), sentinelURL(srv, "")); !errors.Is(err, l2cache.ErrUnavailable) {
+		t.Errorf("Open without sentinels = %v, want ErrUnavailable", err)
+	}
+}
+
+func isAt(t *testing.T, addr, key string) bool {
+	t.Helper()
+	client := newClient(t, redis.Options{Addr: addr})
+	n, err := client.Exists(context.Background(), key).Result()
+	return err == nil && n == 1 && isMaster(client)
+}
