@@ -84,6 +84,19 @@
 //
 // Keys have up to 1,024 bytes, values up to 16 MiB.
 //
+// # Bounded files
+//
+// With max_bytes the file has at most so many bytes. A write for which there is no room
+// first has all entries deleted that have ended and, if there are none, those that end
+// first of the next 2,048 in the order of the keys, half of them at most; and so on. So
+// the backend may drop live entries, and its profile says Evicts; Watch does not tell of
+// them. Deletes have 2 MiB of their own, so that they find room in a full file.
+//
+// Values of more than 1,900 bytes are in rows of that length there: long rows need many
+// pages side by side, which a full file does not have. The longest value has a 16th of
+// max_bytes. About three quarters of it are values if they are long, and a third if they
+// have 100 bytes. A file that is larger already stays so, and grows no more.
+//
 // # Damaged files
 //
 // Open reads all of the file before bbolt does, and refuses one in which a page or an
@@ -107,6 +120,7 @@
 //   - verify: never opens without reading all of the file; open by default.
 //   - on_damage: set-aside renames a damaged file and begins a new one; fail by
 //     default.
+//   - max_bytes: the bound of the file, at least 16777216 (16 MiB); none by default.
 //   - read_only: true opens for reading only, with any number of others that do, and
 //     without a lock file. Every write is errors.ErrUnsupported. False by default.
 //
@@ -169,6 +183,11 @@ type Cache struct {
 	sweepInterval time.Duration
 	release       func() error // closes what Open opened; nil after New
 	setAside      string       // see SetAside
+
+	bound         bound
+	maxValueLen   int
+	maxCommitRows int
+	rowLen        int // see newRecord
 
 	writes   batch.Group[[]*write]
 	sooner   chan struct{} // signals that earliest was lowered
@@ -256,11 +275,14 @@ func newCache(db *bbolt.DB, o *Options) (*Cache, error) {
 		sweepInterval: d.SweepInterval,
 		sooner:        make(chan struct{}, 1),
 		unsynced:      make(chan struct{}, 1),
+		maxValueLen:   maxValueLen,
+		maxCommitRows: maxCommitRows,
+		rowLen:        chunkLen,
 	}
 	c.writes = batch.Group[[]*write]{
 		Run:      c.run,
 		InFlight: 1,
-		Max:      func() int { return maxCommitRows },
+		Max:      func() int { return c.maxCommitRows },
 		Weight:   func(ws *[]*write) int { return rows(*ws) },
 		Timeout:  d.OpTimeout,
 	}
@@ -289,7 +311,8 @@ func (c *Cache) Name() string { return "bolt" }
 func (c *Cache) Profile() l2cache.Profile {
 	p := l2cache.Profile{
 		Supports:    l2cache.CanGetMany | l2cache.CanScan | l2cache.CanWatch,
-		MaxValueLen: maxValueLen,
+		MaxValueLen: c.maxValueLen,
+		Evicts:      c.bound.limit > 0,
 		Durable:     true,
 		Embedded:    true,
 		Exclusive:   c.release != nil && !c.readOnly,
@@ -385,7 +408,7 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := c.preflightWrite(ctx, "set", key); err != nil {
 		return err
 	}
-	w, err := newSet(key, value, ttl)
+	w, err := c.newSet(key, value, ttl)
 	if err == nil {
 		err = c.do(ctx, w)
 	}
@@ -416,19 +439,20 @@ func (c *Cache) preflightWrites(ctx context.Context, op string) error {
 }
 
 // newSet returns the write that stores a copy of value.
-func newSet(key string, value []byte, ttl time.Duration) (*write, error) {
+func (c *Cache) newSet(key string, value []byte, ttl time.Duration) (*write, error) {
 	ttl, err := l2cache.CheckTTL(ttl, resolution)
 	if err != nil {
 		return nil, err
 	}
-	if len(value) > maxValueLen {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", l2cache.ErrTooLarge, len(value), maxValueLen)
+	if len(value) > c.maxValueLen {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", l2cache.ErrTooLarge, len(value), c.maxValueLen)
 	}
 	h := envelope.NewHeader(time.Now(), ttl)
-	r := newRecord(key, h, value)
+	r := newRecord(key, h, value, c.rowLen)
 	return &write{
 		key:      key,
 		rows:     r.rows(),
+		stores:   len(r.key) + len(r.row) + len(r.chunks),
 		deadline: ends(h),
 		apply:    func(b *bbolt.Bucket) (bool, error) { return true, r.put(b) },
 	}, nil

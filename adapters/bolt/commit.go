@@ -23,6 +23,7 @@ type write struct {
 	// after a transaction that was undone. An error undoes the transaction.
 	apply    func(*bbolt.Bucket) (changed bool, err error)
 	rows     int   // how many rows apply writes, about
+	stores   int   // how many bytes apply adds, about; 0 if it only deletes or rewrites
 	deadline int64 // the earliest that apply stores, in µs since 1970; never if none
 
 	changed bool  // what apply has reported
@@ -73,24 +74,7 @@ func (c *Cache) run(calls []*[]*write) {
 // fit or met a damaged page, it tries the halves, so that what fails is only what
 // must: a full file may still have room for a smaller write.
 func (c *Cache) commitLocked(ws []*write) {
-	err := c.update(func(b *bbolt.Bucket) error {
-		changed := false
-		for _, w := range ws {
-			w.changed = false
-			if w.err = c.refused(w.ctx); w.err != nil {
-				continue
-			}
-			var err error
-			if w.changed, err = w.apply(b); err != nil {
-				return err
-			}
-			changed = changed || w.changed
-		}
-		if !changed {
-			return errUnchanged
-		}
-		return nil
-	})
+	err := c.applyLocked(ws)
 	if err != nil && len(ws) > 1 && undone(err) {
 		c.commitLocked(ws[:len(ws)/2])
 		c.commitLocked(ws[len(ws)/2:])
@@ -111,6 +95,58 @@ func (c *Cache) commitLocked(ws []*write) {
 	if err == nil && c.noSync {
 		signal(c.unsynced)
 	}
+}
+
+// applyLocked applies ws in one transaction, for which it makes room in a bounded file.
+func (c *Cache) applyLocked(ws []*write) error {
+	if c.bound.limit == 0 {
+		return c.apply(ws)
+	}
+	stores := 0
+	for _, w := range ws {
+		stores += w.stores
+	}
+	c.db.MaxSize = c.bound.limit
+	if stores == 0 {
+		return c.apply(ws)
+	}
+	if err := c.makeRoomLocked(stores); err != nil {
+		return err
+	}
+	for {
+		c.db.MaxSize = c.bound.limit - deleteReserve
+		err := c.apply(ws)
+		c.db.MaxSize = c.bound.limit
+		if !errors.Is(err, berrors.ErrMaxSizeReached) {
+			return err
+		}
+		// There is room, but in pieces that are too small.
+		if any, evictErr := c.evictLocked(4*stores + c.bound.limit/64); !any || evictErr != nil {
+			return err
+		}
+	}
+}
+
+// apply applies ws in one transaction.
+func (c *Cache) apply(ws []*write) error {
+	return c.update(func(b *bbolt.Bucket) error {
+		changed := false
+		for _, w := range ws {
+			w.changed = false
+			if w.err = c.refused(w.ctx); w.err != nil {
+				continue
+			}
+			var err error
+			if w.changed, err = w.apply(b); err != nil {
+				return err
+			}
+			changed = changed || w.changed
+		}
+		if !changed {
+			return errUnchanged
+		}
+		return nil
+	})
 }
 
 // refused is why nothing must be begun any more for a caller with this ctx.

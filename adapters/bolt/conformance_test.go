@@ -20,13 +20,18 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Run("defaults", func(t *testing.T) { testConformance(t, "") })
+	t.Run("bounded", func(t *testing.T) { testConformance(t, "sync=false&verify=never&max_bytes=67108864") })
+}
+
+func testConformance(t *testing.T, options string) {
 	dir := t.TempDir()
 	var mu sync.Mutex
 	opened := map[string]*bbolt.DB{} // by namespace: the handle that is or was open; guarded by mu
 	file := func(namespace string) string { return filepath.Join(dir, namespace+".db") }
 
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		c, err := l2cache.Open(ctx, "bolt:"+file(namespace)+patience+"open_timeout=2s")
+		c, err := l2cache.Open(ctx, "bolt:"+file(namespace)+patience+"open_timeout=2s&"+options)
 		if err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func (c *Cache) readPage(ctx context.Context, keys []string, entries map[string]
 func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 	return c.writeMany(ctx, "setmany", len(items), func(i int) (string, *write, error) {
 		item := items[i]
-		w, err := newSet(item.Key, item.Value, item.TTL)
+		w, err := c.newSet(item.Key, item.Value, item.TTL)
 		return item.Key, w, err
 	})
 }
@@ -125,7 +125,7 @@ func (c *Cache) writeMany(ctx context.Context, op string, n int, prepare func(i 
 			fail(key, err)
 			continue
 		}
-		if len(page) > 0 && size+w.rows > maxCommitRows {
+		if len(page) > 0 && size+w.rows > c.maxCommitRows {
 			commit()
 		}
 		page, size = append(page, w), size+w.rows

@@ -32,6 +32,7 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 		path:     filePath(p.Path, runtime.GOOS == "windows"),
 		wait:     p.Duration("open_timeout", p.DialTimeout-p.DialTimeout/10),
 		verify:   p.OneOf("verify", "open", "never") == "open",
+		maxBytes: p.Int("max_bytes", 0, minMaxBytes),
 		setAside: p.OneOf("on_damage", "fail", "set-aside") == "set-aside",
 	}
 	if f.wait >= p.DialTimeout {
@@ -63,6 +64,7 @@ type file struct {
 	path     string
 	wait     time.Duration // for whoever has it open
 	verify   bool
+	maxBytes int  // of the file; 0: no limit
 	setAside bool // a damaged one
 }
 
@@ -160,7 +162,7 @@ func (f *file) openLocked(ctx context.Context, o *Options) (*Cache, error) {
 			return nil, err
 		}
 	}
-	db, file, err := openDB(f.path, o)
+	db, file, err := openDB(f.path, o, f.maxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +178,9 @@ func (f *file) openLocked(ctx context.Context, o *Options) (*Cache, error) {
 		return db.Close()
 	}
 	err = c.checkFile(file)
+	if err == nil && f.maxBytes > 0 && !o.ReadOnly {
+		err = c.setBound(f.maxBytes)
+	}
 	if err == nil && !o.ReadOnly {
 		err = syncDir(filepath.Dir(f.path))
 	}
@@ -215,7 +220,7 @@ func setAside(path string) (string, error) {
 // openDB opens the file as a database. An error that is neither the file system's
 // nor errLocked means that the file is not a database or damaged, and is
 // ErrCorrupt.
-func openDB(path string, o *Options) (db *bbolt.DB, file *os.File, err error) {
+func openDB(path string, o *Options, maxBytes int) (db *bbolt.DB, file *os.File, err error) {
 	faults := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(faults)
@@ -229,7 +234,7 @@ func openDB(path string, o *Options) (db *bbolt.DB, file *os.File, err error) {
 		NoSync:       o.NoSync,
 		ReadOnly:     o.ReadOnly,
 		FreelistType: bbolt.FreelistMapType,
-		NoStatistics: true, // counting costs a read about 50 ns
+		NoStatistics: maxBytes == 0, // counting costs a read about 50 ns
 		OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
 			file, err = os.OpenFile(name, flag, mode)
 			return file, err

@@ -93,12 +93,15 @@ type record struct {
 	key    rowKey
 	row    []byte
 	chunks []byte // the value, if it is not in the row
+
+	rowLen int
 }
 
-// newRecord copies value. Its length is at most maxValueLen.
-func newRecord(key string, h envelope.Header, value []byte) record {
-	r := record{key: newRowKey(key)}
-	if len(value) <= chunkLen {
+// newRecord copies value. Its length is at most maxValueLen. The longest that is kept
+// in the row, and each chunk but the last, has rowLen bytes.
+func newRecord(key string, h envelope.Header, value []byte, rowLen int) record {
+	r := record{key: newRowKey(key), rowLen: rowLen}
+	if len(value) <= rowLen {
 		r.row = make([]byte, 0, minRowLen+len(value))
 		r.row = h.Append(append(r.row, inRow))
 		r.row = append(r.row, value...)
@@ -114,14 +117,14 @@ func newRecord(key string, h envelope.Header, value []byte) record {
 }
 
 // rows is how many rows the record has.
-func (r record) rows() int { return 1 + (len(r.chunks)+chunkLen-1)/chunkLen }
+func (r record) rows() int { return 1 + (len(r.chunks)+r.rowLen-1)/r.rowLen }
 
 // put stores the record and removes what is left of the one before. Bbolt reads
 // row and chunks until the transaction ends.
 func (r record) put(b *bbolt.Bucket) error {
 	old := b.Get(r.key)
 	chunks := 0
-	for chunk := range slices.Chunk(r.chunks, chunkLen) {
+	for chunk := range slices.Chunk(r.chunks, r.rowLen) {
 		if err := b.Put(r.key.chunk(chunks), chunk); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func (c *Cache) sweeper(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := max(time.Until(rested), time.Until(time.UnixMicro(c.earliest.Load())))
 		if wait <= 0 {
-			if err := c.sweep(ctx); err != nil {
+			if err := c.sweep(ctx, c.reap); err != nil {
 				c.sweepBy(0) // try again after the next interval
 			}
 			rested = time.Now().Add(c.sweepInterval)
@@ -58,8 +58,9 @@ func (c *Cache) sweepBy(deadline int64) {
 	}
 }
 
-// sweep goes once through all entries, and deletes those that have ended.
-func (c *Cache) sweep(ctx context.Context) error {
+// sweep goes once through all entries, and has reap delete those that have ended, of
+// so many rows.
+func (c *Cache) sweep(ctx context.Context, reap func(ctx context.Context, keys []rowKey, rows int) error) error {
 	// Sets lower this again from here on. Those that did before were committed
 	// before, so that the walk sees them.
 	c.earliest.Store(never)
@@ -71,7 +72,7 @@ func (c *Cache) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := c.reap(ctx, p.ended, p.rows); err != nil {
+		if err := reap(ctx, p.ended, p.rows); err != nil {
 			return err
 		}
 		c.sweepBy(p.earliest)
@@ -106,13 +107,18 @@ func (c *Cache) ended(from rowKey, now int64) (p page, err error) {
 	return p, err
 }
 
-// reap deletes those of keys whose entries have ended still, rows in all: in the
-// meantime a Set may have renewed one.
+// reap deletes those of keys whose entries have ended still, rows in all.
 func (c *Cache) reap(ctx context.Context, keys []rowKey, rows int) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return c.do(ctx, &write{
+	return c.do(ctx, newReap(keys, rows))
+}
+
+// newReap returns the write that deletes those of keys whose entries have ended when
+// it is applied: in the meantime a Set may have renewed one.
+func newReap(keys []rowKey, rows int) *write {
+	return &write{
 		rows:     rows,
 		deadline: never,
 		apply: func(b *bbolt.Bucket) (changed bool, err error) {
@@ -132,5 +138,5 @@ func (c *Cache) reap(ctx context.Context, keys []rowKey, rows int) error {
 			}
 			return changed, nil
 		},
-	})
+	}
 }

@@ -53,7 +53,7 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := c.preflightWrite(ctx, "add", key); err != nil {
 		return false, err
 	}
-	w, err := newSet(key, value, ttl)
+	w, err := c.newSet(key, value, ttl)
 	if err != nil {
 		return false, l2cache.NewError(ctx, "bolt", "add", key, nil, err)
 	}

@@ -86,7 +86,7 @@ func (c *Cache) deletePattern(ctx context.Context, pattern string) error {
 				page = append(page, newDelete(key, max(rows, 1)))
 				size += page[len(page)-1].rows
 			}
-			return size >= maxCommitRows
+			return size >= c.maxCommitRows
 		})
 		if err == nil && len(page) > 0 {
 			err = c.doAll(ctx, page)
