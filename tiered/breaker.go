@@ -126,7 +126,7 @@ func (c *Cache[V]) ask(ctx context.Context, op, key string, f func(context.Conte
 	}
 	_, err := c.breaker.cb.Execute(func() (struct{}, error) { return struct{}{}, call() })
 	for _, state := range c.breaker.untold() {
-		c.tell(ctx, Event{Kind: EventBreaker, Breaker: state})
+		c.tell(ctx, Event{Kind: EventBreaker, Breaker: state, Consumed: unknown})
 	}
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		return l2cache.NewError(ctx, c.l2.Name(), op, key, l2cache.ErrUnavailable, ErrBreakerOpen)

@@ -118,7 +118,7 @@ func (c *Cache[V]) resendLater(ctx context.Context, key string) {
 	}
 	ok, start := c.deletes.add(key, c.options.MaxPendingDeletes)
 	if !ok {
-		c.tell(ctx, Event{Kind: EventResend, Outcome: OutcomeDropped, Key: key})
+		c.tell(ctx, Event{Kind: EventResend, Outcome: OutcomeDropped, Key: key, Consumed: unknown})
 	}
 	if start {
 		c.spawn(c.resend)
@@ -153,7 +153,7 @@ func (c *Cache[V]) resent(ctx context.Context, key string, err error) {
 	if c.deletes.sent(key, err != nil) {
 		c.spawn(c.resend)
 	}
-	c.tell(ctx, Event{Kind: EventResend, Outcome: outcome, Key: key, Err: err})
+	c.tell(ctx, Event{Kind: EventResend, Outcome: outcome, Key: key, Err: err, Consumed: unknown})
 }
 
 // settle sends the delete of key now, if it is queued: nobody here is to read what was

@@ -288,14 +288,18 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 		c.flights.land(f)
 	}
 	began := c.clock.now()
-	answers, err := c.callLoader(ctx, keys, stale, load)
-	event.Duration = time.Duration(c.clock.now() - began)
-	if err != nil {
+	allFailed := func(err error) {
+		event.Duration = time.Duration(c.clock.now() - began)
 		for _, f := range fs {
 			failed(f, err)
 		}
+	}
+	answers, err := callLoader(ctx, keys, stale, load, func() { allFailed(errGoexit) })
+	if err != nil {
+		allFailed(err)
 		return
 	}
+	event.Duration = time.Duration(c.clock.now() - began)
 	var writes []*write[V]
 	var writing []*flight[V]
 	for _, f := range fs {
@@ -355,8 +359,9 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 	}
 }
 
-// callLoader makes a panic of the loader an error.
-func (c *Cache[V]) callLoader(ctx context.Context, keys []string, stale map[string]V, load asking[V]) (answers map[string]answer[V], err error) {
+// callLoader calls a loader. It makes a panic of it an error, and calls exited if it ends the
+// goroutine, for then callLoader does not return.
+func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, load asking[V], exited func()) (answers map[string]answer[V], err error) {
 	returned := false
 	defer func() {
 		if returned {
@@ -364,7 +369,9 @@ func (c *Cache[V]) callLoader(ctx context.Context, keys []string, stale map[stri
 		}
 		if r := recover(); r != nil {
 			err = &PanicError{r, debug.Stack()}
+			return
 		}
+		exited()
 	}()
 	answers, err = load(ctx, keys, stale)
 	returned = true

@@ -1,0 +1,626 @@
+package tiered_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/tiered"
+)
+
+// loaded returns a loader of value that takes a second, and counts its calls.
+func loaded(value string, ttl time.Duration, calls *atomic.Int32) tiered.Loader[[]byte] {
+	return func(ctx context.Context, _ string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+		calls.Add(1)
+		select {
+		case <-time.After(time.Second):
+			return tiered.Loaded[[]byte]{Value: []byte(value), TTL: ttl}, nil
+		case <-ctx.Done():
+			return tiered.Loaded[[]byte]{}, context.Cause(ctx)
+		}
+	}
+}
+
+func wantLoaded(t testing.TB, r tiered.Result[[]byte], err error, value string, tier tiered.Tier) {
+	t.Helper()
+	if err != nil || string(r.Value) != value || r.Tier != tier || r.Stale {
+		t.Errorf("GetOrLoad = %q from %v, stale %v, %v; want %q from %v", r.Value, r.Tier, r.Stale, err, value, tier)
+	}
+}
+
+func TestOneLoadForAThousand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				r, err := cache.GetOrLoad(t.Context(), "cold", loaded("v", time.Minute, &calls))
+				if err != nil || string(r.Value) != "v" || r.TTL != time.Minute {
+					t.Errorf("GetOrLoad = %+v, %v", r, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := calls.Load(); n != 1 {
+			t.Errorf("%d loads, want 1", n)
+		}
+		if s := cache.Stats(); s.Joined != 999 || s.Loads != 1 || l2.count("get") != 1 || l2.count("set") != 1 {
+			t.Errorf("joined %d, loads %d, L2 %d Get and %d Set; want 999 and 1 of each", s.Joined, s.Loads, l2.count("get"), l2.count("set"))
+		}
+		entry, err := l2.GetWithTTL(t.Context(), "cold")
+		if err != nil || string(entry.Value) != "v" || entry.TTL != time.Minute {
+			t.Errorf("L2 has %q, %v, %v", entry.Value, entry.TTL, err)
+		}
+	})
+}
+
+// The same on real time, where goroutines come at every stage of the load.
+func TestOneLoadForAThousandAtOnce(t *testing.T) {
+	cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+	for round := range 20 {
+		key := fmt.Sprint(round)
+		var calls atomic.Int32
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				_, err := cache.GetOrLoad(t.Context(), key, func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+					calls.Add(1)
+					return tiered.Loaded[[]byte]{Value: []byte("v"), TTL: time.Minute}, nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := calls.Load(); n != 1 {
+			t.Fatalf("%d loads of %q, want 1", n, key)
+		}
+	}
+}
+
+func TestCancelledFirstCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		load := loaded("v", time.Minute, &calls)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			began := time.Now()
+			if _, err := cache.GetOrLoad(ctx, "k", load); !errors.Is(err, context.Canceled) || time.Since(began) != time.Millisecond {
+				t.Errorf("the cancelled caller got %v after %v", err, time.Since(began))
+			}
+		})
+		synctest.Wait()
+		for range 3 {
+			wg.Go(func() {
+				r, err := cache.GetOrLoad(t.Context(), "k", load)
+				wantLoaded(t, r, err, "v", tiered.TierLoader)
+			})
+		}
+		time.Sleep(time.Millisecond)
+		cancel()
+		wg.Wait()
+		if n := calls.Load(); n != 1 {
+			t.Errorf("%d loads, want 1", n)
+		}
+	})
+}
+
+// When nobody waits any more the load is cancelled, and who comes then begins another.
+func TestNobodyJoinsACancelledLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+		var first, second atomic.Int32
+		ended := make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go cache.GetOrLoad(ctx, "k", func(ctx context.Context, key string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+			first.Add(1)
+			<-ctx.Done()
+			ended <- ctx.Err()
+			time.Sleep(10 * time.Second) // and it takes its time
+			return tiered.Loaded[[]byte]{Value: []byte("late"), TTL: time.Hour}, nil
+		})
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		r, err := cache.GetOrLoad(t.Context(), "k", loaded("v", time.Minute, &second))
+		wantLoaded(t, r, err, "v", tiered.TierLoader)
+		if err := <-ended; err != context.Canceled {
+			t.Errorf("the abandoned load's ctx: %v", err)
+		}
+		time.Sleep(20 * time.Second)
+		wantGet(t, cache, "k", "v", 40*time.Second, tiered.TierL1)
+		if first.Load() != 1 || second.Load() != 1 {
+			t.Errorf("%d and %d loads, want 1 and 1", first.Load(), second.Load())
+		}
+	})
+}
+
+type ctxKey struct{}
+
+func TestLoaderHasTheCallersValues(t *testing.T) {
+	cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), ctxKey{}, "v"), time.Hour)
+	defer cancel()
+	_, err := cache.GetOrLoad(ctx, "k", func(ctx context.Context, key string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+		if v := ctx.Value(ctxKey{}); v != "v" || key != "k" {
+			t.Errorf("the loader of %q has the value %v", key, v)
+		}
+		if _, ok := ctx.Deadline(); ok {
+			t.Error("the load ends with its first caller's deadline")
+		}
+		return tiered.Loaded[[]byte]{}, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoaderFails(t *testing.T) {
+	boom := errors.New("boom")
+	for name, test := range map[string]struct {
+		load tiered.Loader[[]byte]
+		is   func(error) bool
+	}{
+		"error": {
+			func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				time.Sleep(time.Second)
+				return tiered.Loaded[[]byte]{}, boom
+			},
+			func(err error) bool { return err == boom },
+		},
+		"panic": {
+			func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				time.Sleep(time.Second)
+				panic(boom)
+			},
+			func(err error) bool {
+				var p *tiered.PanicError
+				return errors.As(err, &p) && p.Value == boom && len(p.Stack) > 0 && errors.Is(err, boom)
+			},
+		},
+		"Goexit": {
+			func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				time.Sleep(time.Second)
+				runtime.Goexit()
+				return tiered.Loaded[[]byte]{}, nil
+			},
+			func(err error) bool { return err != nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+				var wg sync.WaitGroup
+				for range 10 {
+					wg.Go(func() {
+						if _, err := cache.GetOrLoad(t.Context(), "k", test.load); !test.is(err) {
+							t.Errorf("GetOrLoad: %v", err)
+						}
+					})
+				}
+				wg.Wait()
+				if s := cache.Stats(); s.LoadErrors != 1 {
+					t.Errorf("%d failed loads, want 1", s.LoadErrors)
+				}
+				// The next one is not hurt.
+				var calls atomic.Int32
+				r, err := cache.GetOrLoad(t.Context(), "k", loaded("v", time.Minute, &calls))
+				wantLoaded(t, r, err, "v", tiered.TierLoader)
+			})
+		})
+	}
+}
+
+func TestNegative(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: 10 * time.Second})
+		calls := 0
+		load := func(ttl time.Duration) tiered.Loader[[]byte] {
+			return func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				calls++
+				return tiered.Loaded[[]byte]{TTL: ttl}, fmt.Errorf("no such user: %w", l2cache.ErrNotFound)
+			}
+		}
+		for _, test := range []struct {
+			key  string
+			ttl  time.Duration // from the loader
+			for_ time.Duration
+		}{{"default", 0, 10 * time.Second}, {"own", time.Second, time.Second}, {"none", -1, 0}} {
+			calls = 0
+			for range 2 {
+				if r, err := cache.GetOrLoad(ctx, test.key, load(test.ttl)); err != l2cache.ErrNotFound {
+					t.Errorf("GetOrLoad = %+v, %v; want ErrNotFound", r, err)
+				}
+				time.Sleep(max(test.for_-1, 0))
+			}
+			want := 1
+			if test.for_ == 0 {
+				want = 2
+			}
+			if calls != want {
+				t.Errorf("%s: %d loads, want %d", test.key, calls, want)
+			}
+			time.Sleep(1 * time.Nanosecond)
+			cache.GetOrLoad(ctx, test.key, load(test.ttl))
+			if calls != want+1 {
+				t.Errorf("%s: %d loads after its TTL, want %d", test.key, calls, want+1)
+			}
+		}
+		// L2 knows nothing of it, and a Set ends it.
+		if _, err := l2.Get(ctx, "own"); err != l2cache.ErrNotFound {
+			t.Errorf("L2 has the negative entry: %v", err)
+		}
+		cache.GetOrLoad(ctx, "own", load(time.Minute))
+		wantGone(t, cache, "own")
+		if err := cache.Set(ctx, "own", []byte("v"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		wantGet(t, cache, "own", "v", time.Minute, tiered.TierL1)
+	})
+}
+
+func TestLoadedWithoutTTLIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		for _, ttl := range []time.Duration{0, -time.Second} {
+			r, err := cache.GetOrLoad(t.Context(), "k", loaded("v", ttl, &calls))
+			wantLoaded(t, r, err, "v", tiered.TierLoader)
+			if r.TTL != 0 {
+				t.Errorf("TTL of what was not stored: %v, want 0", r.TTL)
+			}
+		}
+		if calls.Load() != 2 || l2.count("set") != 0 || cache.Stats().LoadsNotStored != 2 {
+			t.Errorf("%d loads, %d Set, %d not stored; want 2, 0, 2", calls.Load(), l2.count("set"), cache.Stats().LoadsNotStored)
+		}
+	})
+}
+
+func TestLoaderGetsTheStaleEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, StaleFor: time.Minute})
+		var seen []string
+		load := func(_ context.Context, _ string, stale *[]byte) (tiered.Loaded[[]byte], error) {
+			if stale == nil {
+				seen = append(seen, "none")
+			} else {
+				seen = append(seen, string(*stale))
+			}
+			return tiered.Loaded[[]byte]{Value: fmt.Appendf(nil, "v%d", len(seen)), TTL: time.Second}, nil
+		}
+		for _, wait := range []time.Duration{time.Second, time.Minute, 2 * time.Minute, 0} {
+			if _, err := cache.GetOrLoad(t.Context(), "k", load); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(wait)
+		}
+		if want := []string{"none", "v1", "v2", "none"}; !slices.Equal(seen, want) {
+			t.Errorf("the loads saw %q, want %q", seen, want)
+		}
+	})
+}
+
+func TestRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		for _, value := range []string{"v1", "v2"} {
+			r, err := cache.GetOrLoad(t.Context(), "k", loaded(value, time.Minute, &calls), tiered.Refresh())
+			wantLoaded(t, r, err, value, tiered.TierLoader)
+			wantGet(t, cache, "k", value, time.Minute, tiered.TierL1)
+		}
+		if l2.count("get") != 0 {
+			t.Errorf("%d reads of L2, want 0", l2.count("get"))
+		}
+	})
+}
+
+func TestRefreshAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.8, MaxL1TTL: time.Hour})
+		var calls atomic.Int32
+		get := func(value string, left time.Duration) {
+			t.Helper()
+			r, err := cache.GetOrLoad(ctx, "k", loaded(fmt.Sprintf("v%d", calls.Load()+1), 100*time.Second, &calls))
+			if err != nil || string(r.Value) != value || r.TTL != left {
+				t.Errorf("GetOrLoad = %q, %v, %v; want %q, %v", r.Value, r.TTL, err, value, left)
+			}
+		}
+		get("v1", 100*time.Second)
+		time.Sleep(80*time.Second - 1)
+		get("v1", 20*time.Second+1)
+		synctest.Wait()
+		if calls.Load() != 1 {
+			t.Errorf("%d loads before four fifths of the TTL, want 1", calls.Load())
+		}
+		time.Sleep(1 * time.Nanosecond)
+		for range 3 {
+			get("v1", 20*time.Second)
+		}
+		time.Sleep(2 * time.Second)
+		get("v2", 99*time.Second)
+		if calls.Load() != 2 {
+			t.Errorf("%d loads, want 2", calls.Load())
+		}
+
+		// Another process was quicker: its entry is taken.
+		time.Sleep(90 * time.Second)
+		put(t, l2, "k", "theirs", 100*time.Second)
+		get("v2", 9*time.Second)
+		synctest.Wait()
+		get("theirs", 100*time.Second)
+		if calls.Load() != 2 {
+			t.Errorf("%d loads, want 2", calls.Load())
+		}
+	})
+}
+
+// A refresh that fails hurts nobody, and is not tried again with each hit.
+func TestRefreshAheadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{
+			NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Hour, StaleFor: time.Hour, OnFailure: tiered.ServeStale,
+		})
+		if err := cache.Set(t.Context(), "k", []byte("v"), 100*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		for range 99 {
+			time.Sleep(time.Second)
+			r, err := cache.GetOrLoad(t.Context(), "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				calls++
+				panic("boom")
+			})
+			wantLoaded(t, r, err, "v", tiered.TierL1)
+			synctest.Wait()
+		}
+		if calls < 2 || calls > 12 {
+			t.Errorf("%d loads in the second half of the TTL, want a few", calls)
+		}
+		if n := cache.Stats().Stale; n != 0 {
+			t.Errorf("%d stale entries served, want 0", n)
+		}
+	})
+}
+
+// What a load brings that was overtaken goes to those who waited, and nowhere else.
+func TestOvertakenLoadIsNotStored(t *testing.T) {
+	for name, overtake := range map[string]func(t *testing.T, cache *tiered.Cache[[]byte], l2 l2cache.L2CacheBackend){
+		"Delete": func(t *testing.T, cache *tiered.Cache[[]byte], _ l2cache.L2CacheBackend) {
+			if err := cache.Delete(t.Context(), "k"); err != nil {
+				t.Error(err)
+			}
+		},
+		"event": func(t *testing.T, _ *tiered.Cache[[]byte], l2 l2cache.L2CacheBackend) {
+			put(t, l2, "k", "theirs", time.Minute)
+			if err := l2.Delete(t.Context(), "k"); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: name != "event", NegativeTTL: time.Minute})
+				synctest.Wait()
+				var old, young atomic.Int32
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					r, err := cache.GetOrLoad(t.Context(), "k", loaded("old", time.Minute, &old))
+					wantLoaded(t, r, err, "old", tiered.TierLoader)
+				})
+				time.Sleep(time.Millisecond)
+				overtake(t, cache, l2)
+				// Who asks from now on does not get what was loaded before.
+				wg.Go(func() {
+					r, err := cache.GetOrLoad(t.Context(), "k", loaded("new", 0, &young))
+					wantLoaded(t, r, err, "new", tiered.TierLoader)
+				})
+				wg.Wait()
+				wantGone(t, cache, "k")
+				if _, err := l2.GetWithTTL(t.Context(), "k"); err != l2cache.ErrNotFound {
+					t.Errorf("L2 has the overtaken load: %v", err)
+				}
+				if s := cache.Stats(); s.LoadsOvertaken != 1 {
+					t.Errorf("%d loads overtaken, want 1", s.LoadsOvertaken)
+				}
+			})
+		})
+	}
+}
+
+func TestSetOvertakesALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			r, err := cache.GetOrLoad(t.Context(), "k", loaded("old", time.Minute, &calls))
+			wantLoaded(t, r, err, "old", tiered.TierLoader)
+		})
+		time.Sleep(time.Millisecond)
+		if err := cache.Set(t.Context(), "k", []byte("new"), time.Minute); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		wantGet(t, cache, "k", "new", time.Minute-999*time.Millisecond, tiered.TierL1)
+		entry, err := l2.GetWithTTL(t.Context(), "k")
+		if err != nil || string(entry.Value) != "new" {
+			t.Errorf("L2 has %q, %v; want new", entry.Value, err)
+		}
+	})
+}
+
+// A Delete or Set that meets a load which is writing to L2 comes after it.
+func TestDeleteWaitsForALoadThatIsStoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		l2.setBefore(func(_ context.Context, op, _ string) error {
+			if op == "set" {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		var calls atomic.Int32
+		var wg sync.WaitGroup
+		wg.Go(func() { cache.GetOrLoad(t.Context(), "k", loaded("old", time.Minute, &calls)) })
+		time.Sleep(1500 * time.Millisecond)
+		for range 2 {
+			wg.Go(func() {
+				if err := cache.Delete(t.Context(), "k"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := cache.Delete(ctx, "k"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a Delete that may wait for 1 ms: %v", err)
+		}
+		wg.Wait()
+		wantGone(t, cache, "k")
+	})
+}
+
+func TestGetOrLoadMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: time.Minute})
+		put(t, l2, "l1", "1", time.Minute)
+		put(t, l2, "l2", "2", time.Minute)
+		wantGet(t, cache, "l1", "1", time.Minute, tiered.TierL2)
+		var asked [][]string
+		load := func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+			asked = append(asked, slices.Sorted(slices.Values(keys)))
+			return map[string]tiered.Loaded[[]byte]{
+				"new":   {Value: []byte("3"), TTL: time.Second},
+				"loose": {Value: []byte("4")},
+			}, nil
+		}
+		keys := []string{"l1", "l2", "new", "loose", "none", "new"}
+		got, err := cache.GetOrLoadMany(ctx, keys, load)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]tiered.Tier{"l1": tiered.TierL1, "l2": tiered.TierL2, "new": tiered.TierLoader, "loose": tiered.TierLoader}
+		tiers := map[string]tiered.Tier{}
+		for key, r := range got {
+			tiers[key] = r.Tier
+		}
+		if !maps.Equal(tiers, want) {
+			t.Errorf("the tiers are %v, want %v", tiers, want)
+		}
+		if l2.count("getmany") != 1 || l2.count("set")+l2.count("setmany") != 1+2 { // put's two
+			t.Errorf("%d GetMany and %d Set of L2", l2.count("getmany"), l2.count("set")+l2.count("setmany"))
+		}
+		if _, err := cache.GetOrLoadMany(ctx, keys, load); err != nil {
+			t.Fatal(err)
+		}
+		if wantAsked := [][]string{{"loose", "new", "none"}, {"loose"}}; fmt.Sprint(asked) != fmt.Sprint(wantAsked) {
+			t.Errorf("the loads were of %v, want %v", asked, wantAsked)
+		}
+		time.Sleep(time.Second)
+		wantGone(t, cache, "new")
+	})
+}
+
+// Keys that others are loading are waited for; a caller that ends leaves the others
+// alone.
+func TestGetOrLoadManyJoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		many := func(ctx context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+			calls.Add(int32(len(keys)))
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			loaded := map[string]tiered.Loaded[[]byte]{}
+			for _, key := range keys {
+				loaded[key] = tiered.Loaded[[]byte]{Value: []byte(key), TTL: time.Minute}
+			}
+			return loaded, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			got, err := cache.GetOrLoadMany(ctx, []string{"a", "b"}, many)
+			if !errors.Is(err, context.Canceled) || len(got) != 0 {
+				t.Errorf("the cancelled caller got %v, %v", got, err)
+			}
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			got, err := cache.GetOrLoadMany(t.Context(), []string{"b", "c"}, many)
+			if err != nil || string(got["b"].Value) != "b" || string(got["c"].Value) != "c" {
+				t.Errorf("GetOrLoadMany = %v, %v", got, err)
+			}
+		})
+		wg.Go(func() {
+			r, err := cache.GetOrLoad(t.Context(), "c", loaded("mine", time.Minute, &calls))
+			wantLoaded(t, r, err, "c", tiered.TierLoader)
+		})
+		time.Sleep(time.Millisecond)
+		cancel()
+		wg.Wait()
+		if n := calls.Load(); n != 3 {
+			t.Errorf("%d keys loaded, want 3", n)
+		}
+		if l2.count("set")+l2.count("setmany") != 2 {
+			t.Errorf("%d writes to L2, want 2", l2.count("set")+l2.count("setmany"))
+		}
+	})
+}
+
+// An entry that ends while callers wait for it is not given to one that came after its
+// end.
+func TestNobodyGetsAnEntryThatEndedBeforeTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		put(t, l2, "k", "old", time.Second)
+		var calls atomic.Int32
+		l2.setAfter(func(op, _ string) {
+			if op == "get" {
+				l2.setAfter(nil)
+				time.Sleep(3 * time.Second)
+			}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			r, err := cache.GetOrLoad(t.Context(), "k", loaded("new", time.Minute, &calls))
+			wantLoaded(t, r, err, "old", tiered.TierL2)
+		})
+		time.Sleep(2 * time.Second)
+		r, err := cache.GetOrLoad(t.Context(), "k", loaded("new", time.Minute, &calls))
+		wantLoaded(t, r, err, "new", tiered.TierLoader)
+		wg.Wait()
+	})
+}
