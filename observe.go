@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"path"
 	"time"
 )
 
@@ -42,6 +43,39 @@ func (o Op) Outcome() string {
 		return "miss"
 	}
 	return "ok"
+}
+
+// ErrorKind is what Err is in a word, for a label of a metric: "canceled" or
+// "deadline_exceeded" if the caller's ctx ended, else "invalid_key", "invalid_ttl",
+// "too_large", "full", "corrupt", "closed", "unsupported", "bad_pattern", or
+// "unavailable", which is everything else, too. It is empty unless Outcome is "error". Of
+// the different errors of a batch it is the one that this list has first.
+func (o Op) ErrorKind() string {
+	if o.Outcome() != "error" {
+		return ""
+	}
+	for _, k := range kindNames {
+		if errors.Is(o.Err, k.kind) {
+			return k.name
+		}
+	}
+	return "unavailable"
+}
+
+var kindNames = []struct {
+	kind error
+	name string
+}{
+	{context.Canceled, "canceled"},
+	{context.DeadlineExceeded, "deadline_exceeded"},
+	{ErrInvalidKey, "invalid_key"},
+	{ErrInvalidTTL, "invalid_ttl"},
+	{ErrTooLarge, "too_large"},
+	{ErrFull, "full"},
+	{ErrCorrupt, "corrupt"},
+	{ErrClosed, "closed"},
+	{errors.ErrUnsupported, "unsupported"},
+	{path.ErrBadPattern, "bad_pattern"},
 }
 
 // Observe returns a backend that calls f after each call of b, in the goroutine of
