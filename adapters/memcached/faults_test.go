@@ -665,6 +665,7 @@ func TestURLRefuses(t *testing.T) {
 		"memcached://localhost/0":                          "path",
 		"memcached://localhost?max_value=999999":           "max_value",
 		"memcached://localhost?pool_size=0":                "pool_size",
+		"memcached://localhost?pool_size=10001":            "10000",
 		"memcached://localhost?tls_ca=/etc/ca":             "tls_ca",
 		"memcached://localhost,localhost:11211":            "twice",
 		"memcached://localhost?database=3":                 "database",

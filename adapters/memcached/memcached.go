@@ -10,7 +10,8 @@
 // [Selector]. The options besides the common ones:
 //
 //	max_value=1046528   the longest value in bytes; raise it together with the server's -I
-//	pool_size=128       idle connections kept per server: no less than the calls at a time
+//	pool_size=128       idle connections kept per server, 10,000 at most: no less than the
+//	                    calls at a time
 //	tls_ca= tls_cert= tls_key= tls_server_name=
 //
 // gomemcache has no authentication, so a user in the URL is an error.

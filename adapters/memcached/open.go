@@ -16,6 +16,7 @@ func init() {
 const (
 	defaultPort     = "11211"
 	defaultPoolSize = 128
+	maxPoolSize     = 10_000 // of connections to a server; memcached itself takes 1,024 by default
 )
 
 func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
@@ -28,6 +29,9 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	}
 	maxValue := p.Int("max_value", DefaultMaxValueLen, minMaxValueLen)
 	poolSize := p.Int("pool_size", defaultPoolSize, 1)
+	if poolSize > maxPoolSize {
+		p.Fault("pool_size", "it is more than %d", maxPoolSize)
+	}
 	var dialer interface {
 		DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	} = &net.Dialer{}
@@ -47,6 +51,17 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 
 	c := newCache(p.OpTimeout, maxValue)
 	servers := newServers(c.life, selector, dialer.DialContext, p.OpTimeout, poolSize)
-	c.store, c.noCAS = servers, !p.Lazy && servers.noCAS(ctx)
+	c.store = servers
+	if p.Lazy {
+		return c, nil
+	}
+	// The first connections are made here: they have all the time that there is for opening.
+	deadline, _ := ctx.Deadline()
+	if err := servers.pingUntil(ctx, deadline); err != nil {
+		err = c.fail(ctx, "open", "", err)
+		c.Close() // the error that led here is the one to report
+		return nil, err
+	}
+	c.noCAS = servers.noCAS(ctx)
 	return c, nil
 }

@@ -73,7 +73,11 @@ func (ss *servers) write(ctx context.Context, itemKey string, f func(*memcache.C
 }
 
 func (ss *servers) ping(ctx context.Context) error {
-	deadline := time.Now().Add(ss.list[0].opTimeout) // one for all
+	return ss.pingUntil(ctx, time.Now().Add(ss.list[0].opTimeout))
+}
+
+// pingUntil asks each server, in the time that there is for all.
+func (ss *servers) pingUntil(ctx context.Context, deadline time.Time) error {
 	for _, s := range ss.list {
 		if err := s.idempotent(ctx, deadline, (*memcache.Client).Ping); err != nil {
 			return err

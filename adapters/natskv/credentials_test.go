@@ -158,7 +158,7 @@ func TestCredentialsAreRefused(t *testing.T) {
 
 // A client's certificate is all that a server needs that maps it to a user.
 func TestClientCertificate(t *testing.T) {
-	cert, key := certificate(t)
+	cert, key := servertest.Certificate(t)
 	srv := servertest.NATS(t, "--tlsverify", "--tlscert", cert, "--tlskey", key, "--tlscacert", cert)
 	b, err := l2cache.Open(context.Background(), "nats+tls://"+srv.Addr+"/b?tls_ca="+cert+"&tls_cert="+cert+"&tls_key="+key)
 	if err != nil {

@@ -22,6 +22,15 @@ func Memcached(t testing.TB, args ...string) *Server {
 	return own(t, StartMemcached, args)
 }
 
+// MemcachedTLS starts a memcached with TLS for the time of the test: see
+// [StartMemcachedTLS].
+func MemcachedTLS(t testing.TB, cert, key string, args ...string) *Server {
+	t.Helper()
+	s, err := StartMemcachedTLS(cert, key, args...)
+	closeAfter(t, s, err)
+	return s
+}
+
 // NATS starts a nats-server for the time of the test: see [StartNATS].
 func NATS(t testing.TB, args ...string) *Server {
 	t.Helper()
