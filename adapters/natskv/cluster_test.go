@@ -1,14 +1,17 @@
 package natskv_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/conformance"
@@ -26,12 +29,11 @@ func cluster(t *testing.T) map[string]*servertest.Server {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	servers := cluster(t)
 	ctx := context.Background()
-	var hosts []string
 	handles := map[string]l2cache.L2CacheBackend{}
 	for name, srv := range servers {
-		hosts = append(hosts, srv.Addr)
 		await(t, "the cluster has a leader, and "+name+" the bucket", func() bool {
 			b, err := l2cache.Open(ctx, "nats://"+srv.Addr+"/replicated?replicas=3")
 			handles[name] = b
@@ -53,56 +55,72 @@ func TestCluster(t *testing.T) {
 			}
 		}
 	})
+}
 
-	t.Run("conformance", func(t *testing.T) {
-		conformance.Run(t, openURL("nats://"+strings.Join(hosts, ",")+"/conformance?replicas=3&op_timeout=5s"), &conformance.Options{
-			Strict:    true,
-			OpTimeout: 5 * time.Second,
-			Only: []string{
-				"basic", "ttl/overwrite", "delete", "concurrency",
-				"batch/get", "batch/set", "batch/delete", "batch/many", "batch/large", "batch/expired",
-				"touch", "add/first-wins", "add/after-expiry", "add/after-delete", "add/one-winner", "add/linearizable",
-				"delete-pattern/matches", "delete-pattern/many", "scan/complete", "scan/prefix", "scan/many", "scan/calls-inside",
-				"watch/sees", "watch/prefix", "watch/burst",
-			},
-		})
-	})
-
-	t.Run("leader dies", func(t *testing.T) {
-		b, err := l2cache.Open(ctx, "nats://"+strings.Join(hosts, ",")+"/replicated")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		set(t, b, "k", "before", time.Hour)
-		leader := leaderOf(t, servers, "KV_replicated")
-		if err := servers[leader].Kill(); err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		await(t, "there is another leader", func() bool {
-			got, err := b.Get(ctx, "k")
-			if err == nil && string(got) != "before" || err == l2cache.ErrNotFound {
-				t.Fatalf("Get after the leader has died = %q, %v; want \"before\" or an error", got, err)
+// TestConformanceOfCluster breaks all servers at a time: TestLeaderFails breaks one.
+func TestConformanceOfCluster(t *testing.T) {
+	t.Parallel()
+	servers := servertest.NATSCluster(t)
+	var hosts []string
+	for _, srv := range servers {
+		hosts = append(hosts, srv.Addr)
+	}
+	nc := connect(t, servers[0])
+	each := func(f func(*servertest.Server) error) func(context.Context) error {
+		return func(context.Context) error {
+			var errs []error
+			for _, srv := range servers {
+				errs = append(errs, f(srv))
 			}
-			return err == nil
-		})
-		reads := time.Since(begin)
-		await(t, "writes work", func() bool { return b.Set(ctx, "k", []byte("after"), time.Hour) == nil })
-		t.Logf("reads after %v, writes after %v", reads, time.Since(begin))
-		want(t, b, "k", "after")
+			return errors.Join(errs...)
+		}
+	}
+	// ready is each, and then waits for the leaders of the stream and of the cluster.
+	ready := func(f func(*servertest.Server) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if err := each(f)(ctx); err != nil {
+				return err
+			}
+			for ctx.Err() == nil {
+				if askLeader(nc, "KV_conformance") != "" && askMeta(nc) {
+					return nil
+				}
+			}
+			return ctx.Err()
+		}
+	}
+	conformance.Run(t, openURL("nats://"+strings.Join(hosts, ",")+"/conformance?replicas=3&op_timeout=5s"), &conformance.Options{
+		Strict:    true,
+		OpTimeout: 5 * time.Second,
+		Faults: &conformance.Faults{
+			Down:   each((*servertest.Server).Kill),
+			Up:     ready((*servertest.Server).Start),
+			Stall:  each((*servertest.Server).Pause),
+			Resume: ready((*servertest.Server).Resume),
+		},
+		Raw: raw(t, servers[0], "conformance"),
 	})
 }
 
-func leaderOf(t *testing.T, servers map[string]*servertest.Server, name string) string {
-	t.Helper()
-	var s jetstream.Stream
-	for _, srv := range servers {
-		var err error
-		if s, err = jetStream(t, connect(t, srv)).Stream(context.Background(), name); err != nil {
-			t.Fatal(err)
-		}
-		break
+// askLeader returns the name of the stream's leader, who says so himself, or "". It
+// may take 100 ms.
+func askLeader(nc *nats.Conn, stream string) string {
+	m, err := nc.Request("$JS.API.STREAM.INFO."+stream, nil, 100*time.Millisecond)
+	var info struct {
+		Error   any `json:"error"`
+		Cluster struct {
+			Leader string `json:"leader"`
+		} `json:"cluster"`
 	}
-	return s.CachedInfo().Cluster.Leader
+	if err != nil || json.Unmarshal(m.Data, &info) != nil || info.Error != nil {
+		return ""
+	}
+	return info.Cluster.Leader
+}
+
+// askMeta reports whether the cluster has a leader, without whom nothing is created. It
+// may take 100 ms.
+func askMeta(nc *nats.Conn) bool {
+	m, err := nc.Request("$JS.API.INFO", nil, 100*time.Millisecond)
+	return err == nil && !bytes.Contains(m.Data, []byte(`"error":`))
 }
