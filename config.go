@@ -307,7 +307,7 @@ func configErr(faults []error) error {
 }
 
 // secretName is the name of an option that may have been meant for a secret.
-var secretName = regexp.MustCompile("pass|pwd|token|secret|auth|credential")
+var secretName = regexp.MustCompile("pass|pwd|token|secret|auth|cred|nkey|seed")
 
 // redacted is the URL that p stands for, built from its parts.
 func (p *Params) redacted(secret bool) string {

@@ -157,6 +157,8 @@ func TestConfigNeverPrintsSecrets(t *testing.T) {
 		{URL: "configured://user:" + canary + "/x@h"},
 		{URL: "configured://user:x" + canary + "@h@y"},
 		{URL: canary + "://h"},
+		{URL: "configured:user:" + canary + "@h"},
+		{URL: "configured://h", Options: map[string]string{"nkey": canary}},
 		{URL: "configured://h?token=" + canary},
 		{URL: "configured://h", Options: map[string]string{"token": canary}},
 		{URL: "configured://h", Password: l2cache.NewSecret(canary)},
@@ -194,5 +196,21 @@ func TestErrorsDoNotNameFiles(t *testing.T) {
 		if err := c.Validate(); err == nil || strings.Contains(err.Error(), canary) {
 			t.Errorf("Validate = %v, want an error that does not show what the field has", err)
 		}
+	}
+}
+
+func TestParamsNeverPrintSecrets(t *testing.T) {
+	const canary = "hunter2"
+	if _, err := l2cache.Open(t.Context(), "configured://user:"+canary+"@h/path?token="+canary); err != nil {
+		t.Fatal(err)
+	}
+	p := configured
+	encoded, err := json.Marshal(p)
+	if err != nil {
+		t.Error(err)
+	}
+	text := fmt.Sprintf("%v %+v %#v %s %q", p, p, p, *p, struct{ P *l2cache.Params }{p}) + string(encoded)
+	if strings.Contains(text, canary) || !strings.Contains(text, "configured://user:***@h/path?token=***") {
+		t.Errorf("prints as %s", text)
 	}
 }

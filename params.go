@@ -192,4 +192,7 @@ func (p *Params) Err() error {
 // errValid ends an OpenFunc where it would have touched the store.
 var errValid = errors.New("valid")
 
+// Format writes the URL that p stands for with *** for the password, whatever the verb.
+func (p Params) Format(f fmt.State, _ rune) { fmt.Fprint(f, p.redacted(p.Password != Secret{})) }
+
 func (p *Params) has(name string) bool { _, ok := p.options[name]; return ok }

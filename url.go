@@ -51,6 +51,8 @@ func parseURL(raw string) (*Params, error) {
 		}
 	} else if strings.Contains(scheme, "+") || rest == "" {
 		return nil, errors.New("URL: // must follow the scheme")
+	} else if strings.Contains(path, "@") { // redis:user:password@host, say
+		return nil, errors.New("URL: raw @ in the path; write @ as %40, and // between the scheme and a host")
 	}
 	var err error
 	if p.Path, err = decode("path", path); err != nil {
