@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -156,8 +157,26 @@ func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
 	case c.isClosed():
 		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
 	}
-	return l2cache.NewError(ctx, name, op, key, kind(err), err)
+	return l2cache.NewError(ctx, name, op, key, kind(err), unquoted(err))
 }
+
+// unquoted is err without the arguments that the server quotes of a command that it
+// does not know. Those of AUTH and HELLO, which can be renamed, have the password.
+func unquoted(err error) error {
+	var e redis.Error
+	if errors.As(err, &e) {
+		if text, _, quoted := strings.Cut(e.Error(), ", with args beginning with:"); quoted {
+			return unknownCommand(text)
+		}
+	}
+	return err
+}
+
+// unknownCommand is a redis.Error.
+type unknownCommand string
+
+func (e unknownCommand) Error() string { return string(e) }
+func (unknownCommand) RedisError()     {}
 
 // kind is the contract's word for err. It is nil, and NewError says ErrUnavailable,
 // for what there is no other word for.
