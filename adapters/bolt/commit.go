@@ -171,7 +171,7 @@ func kind(err error) error {
 	case errors.Is(err, berrors.ErrDatabaseNotOpen): // a caller's, closed by the caller
 		return l2cache.ErrClosed
 	case errors.Is(err, berrors.ErrMaxSizeReached),
-		errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return l2cache.ErrFull
 	case errors.Is(err, l2cache.ErrCorrupt),
 		errors.Is(err, berrors.ErrIncompatibleValue): // a bucket where a chunk should be

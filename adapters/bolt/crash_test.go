@@ -19,14 +19,17 @@ import (
 // the file of that name until it is killed.
 const crashFile = "L2CACHE_TEST_BOLT_CRASH_FILE"
 
+// children are what the test binary does in place of the tests, by the variable of the
+// environment that has a path for it. They return the status of the process.
+var children = map[string]func(path string) (status int){
+	crashFile:   writeUntilKilled,
+	damagedFile: useDamaged,
+}
+
 func TestMain(m *testing.M) {
-	if path := os.Getenv(damagedFile); path != "" {
-		os.Exit(useDamaged(path, os.Getenv(damagedFile+"_OPTIONS")))
-	}
-	if path := os.Getenv(crashFile); path != "" {
-		if err := writeUntilKilled(path, os.Getenv(crashFile+"_ROUND")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for name, run := range children {
+		if path := os.Getenv(name); path != "" {
+			os.Exit(run(path))
 		}
 	}
 	os.Exit(m.Run())
@@ -42,7 +45,13 @@ func crashValue(round string, i int) []byte {
 
 // writeUntilKilled has writers that set a key of their own over and over, and a new
 // key each time, and print what has been acknowledged.
-func writeUntilKilled(path, round string) error {
+func writeUntilKilled(path string) (status int) {
+	err := writeForever(path, os.Getenv(crashFile+"_ROUND"))
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+func writeForever(path, round string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	c, err := l2cache.Open(ctx, "bolt:"+path+patience)

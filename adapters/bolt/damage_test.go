@@ -46,13 +46,13 @@ func damagedValues() map[string][]byte {
 
 // useDamaged opens a damaged file and uses it in every way. It returns 0 if the file
 // was refused, set aside, or is whole.
-func useDamaged(path, options string) (status int) {
+func useDamaged(path string) (status int) {
 	fail := func(format string, args ...any) {
 		fmt.Printf(format+"\n", args...)
 		status = 1
 	}
 	ctx := context.Background()
-	c, err := l2cache.Open(ctx, "bolt:"+path+patience+options)
+	c, err := l2cache.Open(ctx, "bolt:"+path+patience+os.Getenv(damagedFile+"_OPTIONS"))
 	if err != nil {
 		fmt.Println("refused:", err)
 		if !errors.Is(err, l2cache.ErrCorrupt) || !strings.Contains(err.Error(), path) {
