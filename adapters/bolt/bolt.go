@@ -27,6 +27,8 @@
 //     bucket without a handle is not seen.
 //   - Ping: an empty read transaction.
 //
+// Compact is a function of its own, for a file that nobody has open.
+//
 // Commits are grouped without a timer. A write that finds no commit under way is
 // committed at once, alone; those that come meanwhile are committed together when
 // it has ended, up to 1,024 rows.
@@ -37,12 +39,14 @@
 // does, which goes through the entries at most once per interval, and only when
 // one of them has ended. It deletes what has ended still when its transaction
 // runs, so a value that was set meanwhile stays. The file does not shrink; its
-// free pages are used again.
+// free pages are used again, and Compact gives them back.
 //
-// Deadlines are on the wall clock of this machine, and time counts while the file
-// is closed. When the clock is set forward entries end that much early, and when
-// it is set back that much late; a reported TTL is never more than the TTL that
-// was set.
+// Deadlines are on the wall clock of this machine, also while the file is open, and
+// time counts while it is closed or the machine is suspended, which the monotonic clock
+// leaves out. When the clock is set forward by an hour, entries end an hour early, those
+// with less at once. When it is set back by an hour, those that were set before end an
+// hour late; until then they report at most the TTL that they were set with. What is
+// set afterwards is right.
 //
 // # Durability
 //
