@@ -154,7 +154,7 @@ var addCases = []Case{
 		cause:      "a check and a write, without a condition",
 		Capability: l2cache.CanAdd,
 		After:      []string{"concurrency/linearizable"},
-		busy:       true,
+		Busy:       true,
 		run: func(p *probe) {
 			h := p.open()
 			p.linearizable(h, h, p.e.profile.Supports)

@@ -292,7 +292,7 @@ var batchCases = []Case{
 		Law:   "a batch that cannot be answered is ErrUnavailable for its keys, never a map without them and no error",
 		cause: "a partial result that is returned as if it were all",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			h := p.open()
 			h.set("k0", "v", time.Hour)
@@ -317,7 +317,7 @@ var batchCases = []Case{
 		Law:   "a batch against a server that does not answer returns when its ctx ends",
 		cause: "a batch that honours ctx between its round trips only",
 		needs: needStall,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			p.promptly(batchOperations, context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
 				return context.WithDeadline(p.ctx, end)

@@ -22,12 +22,13 @@ type Case struct {
 	Needs string
 	// After lists the cases that must pass before this one can say anything.
 	After []string
+	// Busy says that the case takes all of a processor, Alone that it is run when
+	// no other is.
+	Busy, Alone bool
 
 	cause string // the usual cause of a failure
 	needs need
 	timed bool // has to do with time: runs in a bubble if it can
-	busy  bool // takes all of a processor: few such cases run at the same time
-	alone bool // no other case may run at the same time
 	run   func(*probe)
 }
 

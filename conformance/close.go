@@ -84,7 +84,7 @@ var closeCases = []Case{
 		Law:   "Close ends the calls that wait for a server which does not answer, and ends itself",
 		cause: "calls that only their own timeout ends",
 		needs: needStall,
-		alone: true,
+		Alone: true,
 		run:   closeStalledCase,
 	},
 	{
@@ -104,53 +104,65 @@ var closeCases = []Case{
 }
 
 // closeStalledCase closes a handle whose calls wait for the server. They must end
-// before their own timeout could have ended them; Close may wait for what that
-// bounds. A try in which the process's timers are late shows nothing of a call that
-// ended late.
+// well before their own timeout could have ended them; Close may wait for what that
+// bounds. A call that had not begun when Close was called shows nothing, nor does
+// one that ended late while the timers of the process were late.
 func closeStalledCase(p *probe) {
 	own := p.e.o.OpTimeout
-	wrong := 0 // tries in which a call or Close was late, and the timers were not
-	for try := 1; ; try++ {
+	ended, late := 0, 0 // tries
+	for try := 1; ended < 2; try++ {
 		h := p.open()
 		p.stall()
-		var mu sync.Mutex
-		var longest time.Duration // of a call; guarded by mu
-		closing := time.Now().Add(own / 10)
-		before, after := control(p.ctx, closing), control(p.ctx, closing.Add(own*6/10))
-		done := make(chan time.Duration, 1)
+		calls := make([]outcome, len(operations))
+		var begun sync.WaitGroup
+		begun.Add(len(operations))
+		type closing struct {
+			span
+			timer controlTimer
+		}
+		done := make(chan closing, 1)
 		go func() {
 			defer p.catch()
-			time.Sleep(time.Until(closing))
-			begin := time.Now()
-			if err := h.b.Close(); err != nil {
+			begun.Wait()
+			time.Sleep(own / 10)
+			c := closing{span: span{call: time.Now()}, timer: control(p.ctx, time.Now().Add(own/10))}
+			err := h.b.Close()
+			c.done = time.Now()
+			if err != nil {
 				p.record(Fail, fmt.Sprintf("Close of a backend whose server is stalled = %v | want nil", err))
 			}
-			done <- time.Since(begin)
+			done <- c
 		}()
 		h.closed = true
 		p.parallelNoExit(len(operations), func(i int) {
-			o := h.try(p.ctx, operations[i], "k")
-			if o.err == nil || !errors.Is(o.err, l2cache.ErrUnavailable) {
+			begun.Done()
+			calls[i] = h.try(p.ctx, operations[i], "k")
+			if o := calls[i]; o.err == nil || !errors.Is(o.err, l2cache.ErrUnavailable) {
 				p.wantError(operations[i], o, l2cache.ErrClosed)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			longest = max(longest, o.done.Sub(o.call))
 		})
-		took := <-done
+		c := <-done
 		p.resume()
 		p.stopIfFailed()
-		if longest < own*8/10 && took < 3*own {
-			return
+		slowest, waiting := time.Duration(0), true
+		for _, o := range calls {
+			slowest = max(slowest, o.done.Sub(c.call))
+			// It was not over yet, nor about to be.
+			waiting = waiting && o.call.Before(c.call.Add(-own/20)) && o.call.After(c.call.Add(-own/2))
 		}
-		if late := max(before.lateness(), after.lateness()); late < own/4 {
-			wrong++
-		}
+		took := c.done.Sub(c.call)
 		switch {
-		case wrong == maxAttempts:
-			p.failf("a call took %v, and Close, %v after it had begun, %v; the last of %d attempts | want the call to end when Close is called, and Close within %v", longest, own/10, took, try, 3*own)
-		case try == 3*maxAttempts:
-			p.again("the timers of this process are late")
+		case !waiting:
+		case slowest < own*4/10 && took < 3*own:
+			ended++
+		case c.timer.lateness() < own/4:
+			late++
+		}
+		if late == maxAttempts {
+			p.failf("a call ended %v after the call of Close, which took %v, the last of %d attempts | want the call to end at once, and Close within %v", slowest, took, try, 3*own)
+		}
+		if try == 20 {
+			p.again("in 20 attempts, too few calls were under way when Close was called")
 		}
 	}
 }

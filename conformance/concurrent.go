@@ -25,7 +25,7 @@ var concurrencyCases = []Case{
 		Law:   "concurrent operations on one key take effect one after another, each between its call and its return",
 		cause: "a write that is acknowledged before it is done, or a read from an older copy",
 		After: []string{"basic/read-your-writes"},
-		busy:  true,
+		Busy:  true,
 		run: func(p *probe) {
 			h := p.open()
 			p.linearizable(h, h, 0)
@@ -37,14 +37,14 @@ var concurrencyCases = []Case{
 		cause: "a local copy, or reads from a replica",
 		After: []string{"basic/peer"},
 		needs: needPeer,
-		busy:  true,
+		Busy:  true,
 		run:   func(p *probe) { p.linearizable(p.open(), p.open(), 0) },
 	},
 	{
 		ID:    "concurrency/whole-values",
 		Law:   "a value is read as one writer wrote it, never as a mix of two",
 		cause: "a value that is written or read in parts",
-		busy:  true,
+		Busy:  true,
 		run: func(p *probe) {
 			h := p.open()
 			const n = 64 << 10
@@ -120,7 +120,7 @@ var concurrencyCases = []Case{
 		ID:    "concurrency/no-goroutine-left",
 		Law:   "no goroutine is left after Close",
 		cause: "a goroutine without an end, or a Close that does not wait for it",
-		alone: true,
+		Alone: true,
 		run:   noGoroutineLeftCase,
 	},
 }

@@ -116,7 +116,7 @@ var durabilityCases = []Case{
 		Law:   "entries survive a restart of the server, with their deadlines",
 		cause: "a server that was not told to write to disk before it answers",
 		needs: needDurable | needDown,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			h := p.open()
 			hour := h.set("hour", "v", time.Hour)
@@ -142,7 +142,7 @@ var durabilityCases = []Case{
 		Law:   "after a restart of a server that forgets, entries are misses, not errors",
 		cause: "a handle that goes on with what it knew about the server",
 		needs: needForget | needDown,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			h := p.open()
 			h.set("k", "v", time.Hour)
@@ -164,7 +164,7 @@ var durabilityCases = []Case{
 		Law:   "a write that was cut off leaves the old entry, the new one or a miss, never a mix; one that was acknowledged by a durable store stays",
 		cause: "a value that is stored in parts without a transaction, or an acknowledgement ahead of the disk",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			h := p.open()
 			for round := range 3 {

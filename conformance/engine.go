@@ -121,11 +121,11 @@ func (e *engine) start(cases []Case) {
 	for _, c := range cases {
 		phase := &phases[1]
 		switch {
-		case c.alone:
+		case c.Alone:
 			phase = &phases[3]
 		case first[c.ID]:
 			phase = &phases[0]
-		case c.busy:
+		case c.Busy:
 			phase = &phases[2]
 		}
 		phase.cases = append(phase.cases, c)

@@ -25,7 +25,7 @@ var errorCases = []Case{
 		Law:   "a backend that cannot answer gives ErrUnavailable, never a miss, on every operation",
 		cause: "an error that is swallowed, or taken for a miss",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		run:   downCase,
 	},
 	{
@@ -33,7 +33,7 @@ var errorCases = []Case{
 		Law:   "the same handle works again when the server is back",
 		cause: "a connection that is given up for good, or stale ones in a pool",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		After: []string{"errors/down"},
 		run: func(p *probe) {
 			h := p.open()
@@ -56,7 +56,7 @@ var errorCases = []Case{
 		Law:   "a write that failed because the server was gone does not happen when it is back",
 		cause: "a queue of the driver's for writes without a connection, which is sent after the next connect",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		After: []string{"errors/down"},
 		run:   noReplayCase,
 	},
@@ -65,7 +65,7 @@ var errorCases = []Case{
 		Law:   "opening a backend whose server is gone ends, with an error or with a backend that says ErrUnavailable",
 		cause: "a constructor that waits for ever, or hides that it could not connect",
 		needs: needDown,
-		alone: true,
+		Alone: true,
 		run: func(p *probe) {
 			p.down()
 			ctx, cancel := context.WithTimeout(p.ctx, patience)

@@ -137,7 +137,7 @@ var patternCases = []Case{
 		cause:      "an error between two pages that ends the loop",
 		Capability: l2cache.CanDeletePattern,
 		needs:      needDown,
-		alone:      true,
+		Alone:      true,
 		run: func(p *probe) {
 			h := p.open()
 			h.set("k", "v", time.Hour)

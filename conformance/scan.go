@@ -153,7 +153,7 @@ var scanCases = []Case{
 		Law:        "a loop that is left early frees what the Scan held; the sequence may be used again",
 		cause:      "a goroutine that waits to hand over the next key",
 		Capability: l2cache.CanScan,
-		alone:      true,
+		Alone:      true,
 		run: func(p *probe) {
 			h := p.open()
 			for i := range 300 {
@@ -230,7 +230,7 @@ var scanCases = []Case{
 		cause:      "an error that ends the loop silently",
 		Capability: l2cache.CanScan,
 		needs:      needDown,
-		alone:      true,
+		Alone:      true,
 		run: func(p *probe) {
 			h := p.open()
 			var items []l2cache.Item

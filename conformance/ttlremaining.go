@@ -169,14 +169,14 @@ var ttlRemainingCases = []Case{
 		Law:   "value and TTL come from the same write, whatever other writers do meanwhile",
 		cause: "value and TTL are read by two commands",
 		After: []string{"ttl/remaining/bounds"},
-		busy:  true,
+		Busy:  true,
 		run:   oneSnapshotCase,
 	},
 	{
 		ID:    "ttl/remaining/one-snapshot-expiring",
 		Law:   "an entry that ends during the read is a hit with a TTL, or a miss",
 		cause: "the value is read before the end and the TTL after it",
-		busy:  true,
+		Busy:  true,
 		run: func(p *probe) {
 			h := p.open()
 			const watchers = 4

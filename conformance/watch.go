@@ -105,7 +105,7 @@ var watchCases = []Case{
 		Law:        "Watch ends when the loop or its ctx does, or the backend is closed; the error is last, and nothing is left behind",
 		cause:      "a subscription or a goroutine that stays",
 		Capability: l2cache.CanWatch,
-		alone:      true,
+		Alone:      true,
 		run: func(p *probe) {
 			h := p.open()
 			h.set("k", "v", time.Hour)
@@ -139,7 +139,7 @@ var watchCases = []Case{
 		cause:      "a subscription that is renewed silently, or not at all",
 		Capability: l2cache.CanWatch,
 		needs:      needDown,
-		alone:      true,
+		Alone:      true,
 		run: func(p *probe) {
 			h := p.open()
 			w := h.watch("")
