@@ -93,7 +93,8 @@ type Options struct {
 	Report func(*Report)
 }
 
-// Faults act on the server behind every handle. A hook that is nil leaves the
+// Faults act on the server behind every handle; a [Proxy] in front of it has them
+// all. A hook that is nil leaves the
 // cases that need it not verified. Each has taken effect when it returns. They
 // are called one at a time, while no other case runs.
 type Faults struct {
@@ -106,6 +107,10 @@ type Faults struct {
 	Stall func(context.Context) error
 	// Resume ends Stall.
 	Resume func(context.Context) error
+	// CutMidReply lets n more bytes of the server's pass on each connection that is
+	// open, and cuts it in place of the next; new connections are whole. With a
+	// negative n, what is still to be cut is left alone.
+	CutMidReply func(_ context.Context, n int) error
 }
 
 // Raw reaches the store behind the backend's back, through a client of its own.
