@@ -54,6 +54,7 @@ const (
 	needLock                     // a store that one handle at a time has open
 	needDown                     // Faults.Down and Up
 	needStall                    // Faults.Stall and Resume
+	needCut                      // Faults.CutMidReply
 	needStored                   // Raw.Stored
 	needDamage                   // Raw.Damage
 	needDurable                  // a store that keeps its data
@@ -72,6 +73,7 @@ var needTexts = []struct {
 	{needLock, "an exclusive store"},
 	{needDown, "Faults.Down and Up"},
 	{needStall, "Faults.Stall and Resume"},
+	{needCut, "Faults.CutMidReply"},
 	{needStored, "Raw.Stored"},
 	{needDamage, "Raw.Damage"},
 	{needDurable, "a durable store"},
@@ -99,7 +101,7 @@ func (n need) missing(p l2cache.Profile, o *Options) (Status, string) {
 		return NotApplicable, "the store has one handle at a time"
 	case has(needLock) && !p.Exclusive:
 		return NotApplicable, "the store may have several handles"
-	case has(needDown|needStall) && p.Embedded:
+	case has(needDown|needStall|needCut) && p.Embedded:
 		return NotApplicable, "the store is in this process"
 	case has(needStored|needDamage) && p.Embedded && !p.Durable:
 		return NotApplicable, "the store is memory of this process"
@@ -113,6 +115,8 @@ func (n need) missing(p l2cache.Profile, o *Options) (Status, string) {
 		return NotVerified, "Options.Faults has no Down and Up"
 	case has(needStall) && (f == nil || f.Stall == nil || f.Resume == nil):
 		return NotVerified, "Options.Faults has no Stall and Resume"
+	case has(needCut) && (f == nil || f.CutMidReply == nil):
+		return NotVerified, "Options.Faults has no CutMidReply"
 	case has(needStored) && (r == nil || r.Stored == nil):
 		return NotVerified, "Options.Raw has no Stored"
 	case has(needDamage) && (r == nil || len(r.Damage) == 0):
@@ -124,7 +128,7 @@ func (n need) missing(p l2cache.Profile, o *Options) (Status, string) {
 // groups are the cases, in the order in which they are listed and reported.
 var groups = [][]Case{
 	basicCases, keyCases, valueCases, ttlSetCases, ttlRemainingCases,
-	ttlOverwriteCases, deleteCases, errorCases, contextCases, concurrencyCases,
+	ttlOverwriteCases, deleteCases, errorCases, contextCases, concurrencyCases, faultCases,
 	closeCases, limitCases, isolationCases, durabilityCases,
 	batchCases, touchCases, addCases, patternCases, scanCases, watchCases, capabilityCases,
 }

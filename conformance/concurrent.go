@@ -127,7 +127,7 @@ var concurrencyCases = []Case{
 
 // A registerOp is an operation on one key, for porcupine.
 type registerOp struct {
-	kind  string // "set", "get", "delete", "add" or "touch"
+	kind  string // "set", "get", "delete", "add", "touch", or "lost" by a restart
 	key   string
 	value string // to set
 }
@@ -151,14 +151,22 @@ var register = porcupine.Model{
 		switch op := input.(registerOp); op.kind {
 		case "set":
 			return true, op.value
-		case "delete":
+		case "delete", "lost":
 			return true, ""
 		case "add":
-			if output == "added" {
+			switch {
+			case output == doubt && state == "":
+				return true, op.value
+			case output == doubt:
+				return true, state
+			case output == "added":
 				return state == "", op.value
 			}
 			return state != "", state
 		case "touch":
+			if output == doubt {
+				return true, state
+			}
 			return (output == "touched") == (state != ""), state
 		}
 		return output == state, state

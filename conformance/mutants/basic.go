@@ -18,7 +18,7 @@ func All() []Mutant {
 		basicMutants, keyMutants, valueMutants, ttlSetMutants, ttlRemainingMutants, overwriteMutants,
 		deleteMutants, errorMutants, contextMutants, concurrencyMutants, closeMutants, limitMutants,
 		isolationMutants, durabilityMutants,
-		subtleMutants,
+		subtleMutants, faultMutants,
 		batchMutants, touchMutants, addMutants, patternMutants, scanMutants, watchMutants, capabilityMutants,
 	)
 }

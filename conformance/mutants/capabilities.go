@@ -353,8 +353,10 @@ func patched(name, rule string, with func(*client) patch, kills ...string) Mutan
 
 // twin is a client with the rules of c, to be changed. It is closed when c is.
 func (c *client) twin() *client {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	return &client{
-		rules: c.rules, s: c.s, namespace: c.namespace, profile: c.profile, timeout: c.timeout,
+		cuts: c.s.cuts, rules: c.rules, s: c.s, namespace: c.namespace, profile: c.profile, timeout: c.timeout,
 		latency: c.latency, failure: c.failure, closed: c.closed,
 	}
 }

@@ -23,6 +23,10 @@ type client struct {
 
 	closing sync.Once
 	closed  chan struct{}
+
+	cuts   int  // of the server's that this client's connection has seen; guarded by s.mu
+	passed int  // bytes of replies since then; guarded by s.mu
+	armed  bool // it is still to be cut; guarded by s.mu
 }
 
 // rules are how a client does what it does. Most mutants have another of one.
@@ -46,6 +50,9 @@ func newClient(s *server, namespace string, profile l2cache.Profile) *client {
 		s: s, namespace: namespace, profile: profile, timeout: opTimeout,
 		closed: make(chan struct{}),
 	}
+	s.mu.Lock()
+	c.cuts = s.cuts
+	s.mu.Unlock()
 	full := l2cache.ProfileOf(profiled{profile: profile})
 	c.failure = func(ctx context.Context, op, key string, err error) error {
 		return l2cache.NewError(ctx, "sim", op, key, nil, err)
@@ -113,6 +120,9 @@ func (c *client) call(ctx context.Context, op, key string, f func(rows, time.Tim
 	err := c.travel(q)
 	if err == nil {
 		err = c.s.do(q, c.namespace, f)
+	}
+	if err == nil {
+		err = c.reply()
 	}
 	if err == nil {
 		err = c.travel(q)

@@ -28,6 +28,8 @@ type server struct {
 	warmUp   time.Duration   // how long it refuses connections after Up; guarded by mu
 	ready    time.Time       // guarded by mu
 	replay   []func()        // to run when it is up again; guarded by mu
+	cuts     int             // how often CutMidReply was called; guarded by mu
+	cutAfter int             // how many bytes it lets pass; guarded by mu
 	locked   map[string]bool // namespaces that an exclusive handle has open; guarded by mu
 }
 
@@ -52,6 +54,7 @@ var (
 	errNoReply   = errors.New("no reply in time")
 	errWrongType = errors.New("the key holds a value of another type")
 	errDamaged   = errors.New("the checksum does not fit")
+	errCut       = errors.New("unexpected EOF")
 )
 
 // do runs f on the rows of a namespace in one atomic step, once the server
@@ -152,7 +155,37 @@ func (s *server) faults() *conformance.Faults {
 		}),
 		Stall:  locked(func() { s.stalled = make(chan struct{}) }),
 		Resume: locked(func() { close(s.stalled); s.stalled = nil }),
+		CutMidReply: func(_ context.Context, n int) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.cuts++
+			s.cutAfter = n
+			return nil
+		},
 	}
+}
+
+// replyLen is how many bytes the simulated connection needs for any reply.
+const replyLen = 64
+
+// reply is the way back of a request that was done: it fails if the connection of c
+// is cut before the reply is over.
+func (c *client) reply() error {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.cuts != c.s.cuts {
+		c.cuts, c.passed = c.s.cuts, 0
+		c.armed = c.s.cutAfter >= 0
+	}
+	if !c.armed {
+		return nil
+	}
+	c.passed += replyLen
+	if c.passed > c.s.cutAfter {
+		c.armed = false // the next connection is whole
+		return errCut
+	}
+	return nil
 }
 
 func (s *server) raw() *conformance.Raw {

@@ -1,0 +1,192 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/l2cache/l2cache"
+)
+
+// doubt is the output of a write of which nobody knows whether it was done. It may
+// take effect at any time after its call, or never, which is the same as after all
+// that was seen.
+const doubt = "in doubt"
+
+// A history is what callers did to a few keys, and what they saw.
+type history struct {
+	begin time.Time
+
+	mu  sync.Mutex
+	ops []porcupine.Operation // guarded by mu
+}
+
+func (y *history) add(w int, in registerOp, out string, s span) {
+	op := porcupine.Operation{ClientId: w, Input: in, Output: out, Call: int64(s.call.Sub(y.begin)), Return: int64(s.done.Sub(y.begin))}
+	if out == doubt {
+		op.Return = math.MaxInt64
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.ops = append(y.ops, op)
+}
+
+// linearizableUnderFaultsCase has 8 callers work on 2 keys through two handles while
+// the server is cut off, stalled and killed, and looks for an order of all that
+// explains what each saw. Each round has keys of its own.
+func linearizableUnderFaultsCase(p *probe) {
+	a, b := p.open(), p.open()
+	rounds := []struct {
+		wait   time.Duration // the callers' deadline; 0 is none
+		faults func()
+	}{
+		{0, p.cutSome},
+		{0, p.killOnce},
+		{50 * time.Millisecond, p.stallTwice},
+	}
+	decided := 0
+	for i := range 3 * len(rounds) {
+		round := rounds[i%len(rounds)]
+		switch p.roundUnderFaults(i, a, b, round.wait, round.faults) {
+		case porcupine.Ok:
+			decided++
+		case porcupine.Illegal:
+			p.failf("no order of what 8 callers did explains what they saw | want one, in which a call in doubt has an effect at most once")
+		}
+	}
+	if decided == 0 {
+		p.again("no order of the operations was found in time, nor that there is none")
+	}
+}
+
+func (p *probe) cutSome() {
+	for _, n := range []int{0, 0, 1, 0, 5, 0, 40, 0} {
+		time.Sleep(60 * time.Millisecond)
+		p.cut(n)
+	}
+}
+
+func (p *probe) killOnce() {
+	time.Sleep(150 * time.Millisecond)
+	p.down()
+	time.Sleep(100 * time.Millisecond)
+	p.up()
+}
+
+func (p *probe) stallTwice() {
+	for range 2 {
+		time.Sleep(100 * time.Millisecond)
+		p.stall()
+		time.Sleep(120 * time.Millisecond)
+		p.resume()
+	}
+}
+
+func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, faults func()) porcupine.CheckResult {
+	const callers, keys = 8, 2
+	handles := []*handle{a, b}
+	key := func(i int) string { return fmt.Sprint("k", round, ".", i) }
+	sentinel := fmt.Sprint("sentinel", round)
+	a.set(sentinel, "v", time.Hour)
+	y := &history{begin: time.Now()}
+	fault := span{call: y.begin}
+
+	ctx, stop := context.WithCancel(p.ctx)
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.parallelNoExit(callers, func(w int) {
+			for i := 0; ctx.Err() == nil; i++ {
+				in := registerOp{key: key(rand.IntN(keys)), value: fmt.Sprintf("%d.%d", w, i)}
+				pause := rand.N(2 * time.Millisecond)
+				if !p.registerCall(y, w, handles[w%2], in, wait) {
+					pause = 30 * time.Millisecond // there are not to be too many in doubt
+				}
+				time.Sleep(pause)
+			}
+		})
+	}()
+	faults()
+	a.settle()
+	b.settle()
+	fault.done = time.Now()
+	time.Sleep(150 * time.Millisecond) // what was sent again may come late
+	stop()
+	<-done
+	p.stopIfFailed()
+	// Cuts that are still to come are taken back only now.
+	p.uncut(a)
+	b.settle()
+
+	lost := false
+	if !p.e.profile.Durable {
+		lost = !a.read((*handle).tryGet, sentinel).hit()
+	}
+	for i := range keys {
+		if lost {
+			y.add(callers, registerOp{kind: "lost", key: key(i)}, "", fault)
+		}
+		for w, h := range handles {
+			r := h.read(readers[w], key(i))
+			y.add(callers+1, registerOp{kind: "get", key: key(i)}, string(r.value), r.span)
+		}
+	}
+	return porcupine.CheckOperationsTimeout(register, y.ops, 5*time.Second)
+}
+
+// registerCall does something to in.key, and notes what came of it. It reports
+// whether that succeeded.
+func (p *probe) registerCall(y *history, w int, h *handle, in registerOp, wait time.Duration) bool {
+	ctx := p.ctx
+	if wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	supports := p.e.profile.Supports
+	out, s := "", span{call: time.Now()}
+	var err error
+	switch turn := rand.IntN(10); {
+	case turn < 3:
+		in.kind = "set"
+		err = h.b.Set(ctx, in.key, []byte(in.value), time.Hour)
+	case turn == 3:
+		in.kind = "delete"
+		err = h.b.Delete(ctx, in.key)
+	case turn == 4 && supports.Has(l2cache.CanAdd):
+		in.kind = "add"
+		var added bool
+		if added, err = l2cache.Add(ctx, h.b, in.key, []byte(in.value), time.Hour); added {
+			out = "added"
+		}
+	case turn == 5 && supports.Has(l2cache.CanTouch):
+		in.kind = "touch"
+		if err = l2cache.Touch(ctx, h.b, in.key, time.Hour); err == nil {
+			out = "touched"
+		}
+	default:
+		in.kind = "get"
+		r := readers[turn%2](h, ctx, in.key)
+		out, err = string(r.value), r.err
+	}
+	s.done = time.Now()
+	switch {
+	case err == nil, in.kind != "set" && errors.Is(err, l2cache.ErrNotFound):
+		y.add(w, in, out, s)
+		return true
+	case errors.Is(err, l2cache.ErrUnavailable), wait > 0 && errors.Is(err, context.DeadlineExceeded):
+		if in.kind != "get" {
+			y.add(w, in, doubt, s)
+		}
+		return false
+	}
+	p.failf("%s(%q) while the server is cut off, stalled or killed = %v | want nil or ErrUnavailable", in.kind, in.key, err)
+	return false
+}
