@@ -23,20 +23,22 @@ const suiteTimeout = 3 * time.Second
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	server := servertest.Memcached(t)
+	proxy := newProxy(t, server)
 	conformance.Run(t, func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		return l2cache.Open(ctx, "memcached://"+server.Addr+fmt.Sprintf("?op_timeout=%v&prefix=%s", suiteTimeout, prefix(namespace)))
-	}, options(t, server))
+		return l2cache.Open(ctx, "memcached://"+proxy.Addr()+fmt.Sprintf("?op_timeout=%v&prefix=%s", suiteTimeout, prefix(namespace)))
+	}, options(t, server, proxy))
 }
 
 // TestConformanceCallersClient runs the suite on a client that the caller made.
 func TestConformanceCallersClient(t *testing.T) {
 	t.Parallel()
 	server := servertest.Memcached(t, "-c", "8192")
-	client := newClient(t, server.Addr)
+	proxy := newProxy(t, server)
+	client := newClient(t, proxy.Addr())
 	client.MaxIdleConns = 4096 // the suite makes as many calls at a time
-	o := options(t, server)
+	o := options(t, server, proxy)
 	if testing.Short() {
-		o.Only = []string{"basic", "context", "faults", "close", "missing"}
+		o.Only = []string{"basic", "errors", "context", "faults", "close"}
 	}
 	conformance.Run(t, func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
 		cache, err := memcached.New(client, &memcached.Options{OpTimeout: suiteTimeout})
@@ -49,7 +51,23 @@ func TestConformanceCallersClient(t *testing.T) {
 
 func prefix(namespace string) string { return namespace + ":" }
 
-func options(t *testing.T, server *servertest.Server) *conformance.Options {
+func newProxy(t *testing.T, server *servertest.Server) *conformance.Proxy {
+	p, err := conformance.NewProxy(server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// options have faults of both: the proxy cuts replies, and the server is killed and
+// stopped for real.
+func options(t *testing.T, server *servertest.Server, proxy *conformance.Proxy) *conformance.Options {
+	faults := proxy.Faults()
+	faults.Down = func(context.Context) error { err := server.Kill(); proxy.Refuse(); return err }
+	faults.Up = func(context.Context) error { return errors.Join(server.Start(), proxy.Accept()) }
+	faults.Stall = func(context.Context) error { return server.Pause() }
+	faults.Resume = func(context.Context) error { return server.Resume() }
 	raw := newClient(t, server.Addr)
 	// damage replaces the item under key with what change makes of it.
 	damage := func(name string, change func(*memcache.Item)) conformance.Damage {
@@ -65,12 +83,7 @@ func options(t *testing.T, server *servertest.Server) *conformance.Options {
 	}
 	return &conformance.Options{
 		Strict: true,
-		Faults: &conformance.Faults{
-			Down:   func(context.Context) error { return server.Kill() },
-			Up:     func(context.Context) error { return server.Start() },
-			Stall:  func(context.Context) error { return server.Pause() },
-			Resume: func(context.Context) error { return server.Resume() },
-		},
+		Faults: faults,
 		Raw: &conformance.Raw{
 			Stored: func(_ context.Context, namespace, key string) (bool, error) {
 				_, err := raw.Get(memcached.ItemKey(prefix(namespace) + key))

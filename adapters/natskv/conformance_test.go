@@ -18,11 +18,12 @@ import (
 
 func TestConformance(t *testing.T) {
 	srv := servertest.NATS(t)
+	addr, faults := proxied(t, srv)
 	// A server that many cases share, on a busy machine, may take seconds for a write.
-	conformance.Run(t, openURL("nats://"+srv.Addr+"/conformance?op_timeout=5s"), &conformance.Options{
+	conformance.Run(t, openURL("nats://"+addr+"/conformance?op_timeout=5s"), &conformance.Options{
 		Strict:    true,
 		OpTimeout: 5 * time.Second,
-		Faults:    faults(srv),
+		Faults:    faults,
 		Raw:       raw(t, srv, "conformance"),
 	})
 }
@@ -31,17 +32,19 @@ func TestConformance(t *testing.T) {
 // of the server the bucket is not there.
 func TestConformanceOfMemory(t *testing.T) {
 	srv := servertest.NATS(t)
-	conformance.Run(t, openURL("nats://"+srv.Addr+"/memory?storage=memory"), &conformance.Options{
+	addr, faults := proxied(t, srv)
+	conformance.Run(t, openURL("nats://"+addr+"/memory?storage=memory"), &conformance.Options{
 		Strict: true,
-		Faults: faults(srv),
-		Only:   []string{"basic", "errors/down", "errors/recovers", "durability"},
+		Faults: faults,
+		Only:   []string{"basic", "errors/down", "errors/recovers", "faults", "durability"},
 	})
 }
 
 // TestConformanceOfNew covers what differs over a connection of the caller's.
 func TestConformanceOfNew(t *testing.T) {
 	srv := servertest.NATS(t)
-	nc := connect(t, srv, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	addr, f := proxied(t, srv)
+	nc := connectTo(t, addr, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
 		c, err := natskv.New(nc, "new", &natskv.Options{OpTimeout: 5 * time.Second})
 		if err != nil {
@@ -49,9 +52,9 @@ func TestConformanceOfNew(t *testing.T) {
 		}
 		return l2cache.WithPrefix(c, prefix(namespace)), nil
 	}
-	f := faults(srv)
+	up := f.Up
 	f.Up = func(ctx context.Context) error {
-		if err := srv.Start(); err != nil {
+		if err := up(ctx); err != nil {
 			return err
 		}
 		// A case that begins now finds the connection that all share, not a new one.
@@ -69,7 +72,7 @@ func TestConformanceOfNew(t *testing.T) {
 		OpTimeout: 5 * time.Second,
 		Faults:    f,
 		Raw:       raw(t, srv, "new"),
-		Only:      []string{"basic", "errors", "context", "concurrency", "close", "durability", "batch", "touch", "add", "delete-pattern", "scan", "watch", "capability"},
+		Only:      []string{"basic", "errors", "context", "concurrency", "faults", "close", "durability", "batch", "touch", "add", "delete-pattern", "scan", "watch", "capability"},
 	})
 	if !nc.IsConnected() {
 		t.Errorf("the caller's connection is %v after the backends were closed, want it connected", nc.Status())
@@ -85,21 +88,35 @@ func openURL(url string) conformance.OpenFunc {
 // prefix is as long for each namespace: the profiles' MaxKeyLen has to be the same.
 func prefix(namespace string) string { return strings.Repeat("-", 32-len(namespace)) + namespace + ":" }
 
-func faults(srv *servertest.Server) *conformance.Faults {
-	do := func(f func() error) func(context.Context) error {
-		return func(context.Context) error { return f() }
+// proxied puts a proxy in front of the server: it cuts replies, and the server is
+// killed and stopped for real.
+func proxied(t *testing.T, srv *servertest.Server) (addr string, _ *conformance.Faults) {
+	p, err := conformance.NewProxy(srv.Addr)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &conformance.Faults{Down: do(srv.Kill), Up: do(srv.Start), Stall: do(srv.Pause), Resume: do(srv.Resume)}
+	t.Cleanup(func() { p.Close() })
+	f := p.Faults()
+	f.Down = func(context.Context) error { err := srv.Kill(); p.Refuse(); return err }
+	f.Up = func(context.Context) error { return errors.Join(srv.Start(), p.Accept()) }
+	f.Stall = func(context.Context) error { return srv.Pause() }
+	f.Resume = func(context.Context) error { return srv.Resume() }
+	return p.Addr(), f
 }
 
 // connect returns a connection of the test's own.
 func connect(t testing.TB, srv *servertest.Server, options ...nats.Option) *nats.Conn {
 	t.Helper()
+	return connectTo(t, srv.Addr, options...)
+}
+
+func connectTo(t testing.TB, addr string, options ...nats.Option) *nats.Conn {
+	t.Helper()
 	options = append([]nats.Option{
 		nats.MaxReconnects(-1),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints
 	}, options...)
-	nc, err := nats.Connect("nats://"+srv.Addr, options...)
+	nc, err := nats.Connect("nats://"+addr, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -19,11 +20,12 @@ const opTimeout = 4 * time.Second
 // A server that syncs each write, by URL.
 func TestConformance(t *testing.T) {
 	srv := servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	addr, faults := proxied(t, srv)
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
-		return l2cache.Open(ctx, fmt.Sprintf("redis://%s?durable=true&op_timeout=%v&prefix=%s", srv.Addr, opTimeout, namespace))
+		return l2cache.Open(ctx, fmt.Sprintf("redis://%s?durable=true&op_timeout=%v&prefix=%s", addr, opTimeout, namespace))
 	}
 	conformance.Run(t, open, &conformance.Options{
-		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
+		Strict: true, Faults: faults, Raw: behind(t, srv), OpTimeout: opTimeout,
 	})
 }
 
@@ -31,7 +33,8 @@ func TestConformance(t *testing.T) {
 // defaults.
 func TestConformanceNew(t *testing.T) {
 	srv := servertest.Redis(t)
-	client := redis.NewClient(&redis.Options{Addr: srv.Addr})
+	addr, faults := proxied(t, srv)
+	client := redis.NewClient(&redis.Options{Addr: addr})
 	t.Cleanup(func() { client.Close() })
 	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
 		c, err := New(client, &Options{NoEviction: true, OpTimeout: opTimeout})
@@ -41,18 +44,24 @@ func TestConformanceNew(t *testing.T) {
 		return l2cache.WithPrefix(c, namespace), nil
 	}
 	conformance.Run(t, open, &conformance.Options{
-		Strict: true, Faults: faults(srv), Raw: behind(t, srv), OpTimeout: opTimeout,
+		Strict: true, Faults: faults, Raw: behind(t, srv), OpTimeout: opTimeout,
 	})
 }
 
-func faults(srv *servertest.Server) *conformance.Faults {
-	hook := func(do func() error) func(context.Context) error {
-		return func(context.Context) error { return do() }
+// proxied puts a proxy in front of the server: it cuts replies, and the server is
+// killed and stopped for real.
+func proxied(t *testing.T, srv *servertest.Server) (addr string, _ *conformance.Faults) {
+	p, err := conformance.NewProxy(srv.Addr)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &conformance.Faults{
-		Down: hook(srv.Kill), Up: hook(srv.Start),
-		Stall: hook(srv.Pause), Resume: hook(srv.Resume),
-	}
+	t.Cleanup(func() { p.Close() })
+	f := p.Faults()
+	f.Down = func(context.Context) error { err := srv.Kill(); p.Refuse(); return err }
+	f.Up = func(context.Context) error { return errors.Join(srv.Start(), p.Accept()) }
+	f.Stall = func(context.Context) error { return srv.Pause() }
+	f.Resume = func(context.Context) error { return srv.Resume() }
+	return p.Addr(), f
 }
 
 // behind reaches the server by a client of its own.
