@@ -158,7 +158,7 @@ func closeStalledCase(p *probe) {
 		case c.timer.lateness() < own/4:
 			late++
 		}
-		if late == maxAttempts {
+		if late == overdueAttempts {
 			p.failf("a call ended %v after the call of Close, which took %v, the last of %d attempts | want the call to end at once, and Close within %v", slowest, took, try, 3*own)
 		}
 		if try == 20 {

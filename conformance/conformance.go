@@ -17,7 +17,7 @@
 // each call before and after: a miss that came back before call of Set plus ttl
 // is early, a hit that was asked for after return of Set plus ttl plus resolution
 // is late, and anything else proves nothing, so the case is repeated, and is
-// inconclusive after three attempts. With [Options.InProcess] such cases run in
+// inconclusive after six attempts. With [Options.InProcess] such cases run in
 // a testing/synctest bubble, where time is exact and nobody waits for it.
 //
 // # Results

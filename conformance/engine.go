@@ -15,8 +15,13 @@ import (
 	"github.com/l2cache/l2cache"
 )
 
-// maxAttempts is how often a case that found no evidence is run.
-const maxAttempts = 3
+// maxAttempts is how often a case that found no evidence is run, firstPause the wait
+// before it is run again, which doubles each time: what keeps the machine busy may be
+// the other cases.
+const (
+	maxAttempts = 6
+	firstPause  = 100 * time.Millisecond
+)
 
 // An engine runs cases against one backend and keeps their results.
 type engine struct {
@@ -207,6 +212,9 @@ func (e *engine) attempts(c Case) Result {
 		r.Attempts++
 		if r.Status != Inconclusive {
 			break
+		}
+		if r.Attempts < maxAttempts {
+			time.Sleep(firstPause << p.attempt)
 		}
 	}
 	r.Elapsed = time.Since(start)

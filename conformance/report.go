@@ -19,7 +19,7 @@ const (
 	Fail          Status = "fail"
 	Blocked       Status = "blocked"        // a case that it builds on did not pass
 	KnownFailure  Status = "known failure"  // it fails, and Options.KnownFailures says why
-	Inconclusive  Status = "inconclusive"   // three attempts gave no evidence
+	Inconclusive  Status = "inconclusive"   // six attempts gave no evidence
 	Unsupported   Status = "unsupported"    // the backend lacks the capability
 	NotVerified   Status = "not verified"   // a hook in Options is missing
 	NotApplicable Status = "not applicable" // the profile rules it out

@@ -129,9 +129,10 @@ func (h *handle) follow(key string, set span, ttl time.Duration, ways ...reader)
 	}
 }
 
-// longer is ttl, doubled for each earlier attempt that was inconclusive.
+// longer is ttl, doubled for each of up to three earlier attempts that were
+// inconclusive.
 func (p *probe) longer(ttl time.Duration) time.Duration {
-	return min(ttl<<p.attempt, max(ttl, 8*time.Second))
+	return min(ttl<<min(p.attempt, 3), max(ttl, 8*time.Second))
 }
 
 // spansTTL sets key to its TTL's own text for ttl, and follows it.
