@@ -206,3 +206,43 @@ func TestPanicIsAFailure(t *testing.T) {
 		t.Errorf("a case that panics = %s, %.200q; want fail with the panic", r.Status, r.Evidence)
 	}
 }
+
+// TestReportForms wants every case in each form, and nothing of the evidence to be
+// taken for markup.
+func TestReportForms(t *testing.T) {
+	report, err := conformance.Check(t.Context(), stores(func(b l2cache.L2CacheBackend) l2cache.L2CacheBackend { return panicking{b} }),
+		&conformance.Options{Only: []string{"basic/roundtrip", "delete"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(report.Cases, func(c conformance.Result) bool { return c.ID == "delete/gone" })
+	report.Cases[i].Evidence = "<script>a|b</script>\n`"
+	var md, html strings.Builder
+	if err := errors.Join(report.WriteMarkdown(&md), report.WriteHTML(&html)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Cases {
+		if !strings.Contains(md.String(), "\n| `"+c.ID+"` | MUST | "+string(c.Status)+" |") {
+			t.Errorf("Markdown has no row of %s that says %s", c.ID, c.Status)
+		}
+		if !strings.Contains(html.String(), "<code>"+c.ID+"</code>") {
+			t.Errorf("HTML has no row of %s", c.ID)
+		}
+	}
+	for name, c := range map[string]struct{ text, want, not string }{
+		"Markdown": {md.String(), `&lt;script>a\|b&lt;/script> \` + "`" + ` |`, "<script"},
+		"HTML":     {html.String(), "&lt;script&gt;a|b", "<script"},
+	} {
+		if !strings.Contains(c.text, c.want) || strings.Contains(c.text, c.not) {
+			t.Errorf("%s = %s\nwant %q in it and not %q", name, c.text, c.want, c.not)
+		}
+		if want := "mem: " + string(report.Verdict); !strings.Contains(c.text, want) {
+			t.Errorf("%s does not say %q", name, want)
+		}
+	}
+	for _, src := range []string{"src=", "href=", "url(", "@import"} {
+		if strings.Contains(html.String(), src) {
+			t.Errorf("HTML loads something: it has %q", src)
+		}
+	}
+}

@@ -30,8 +30,6 @@ type engine struct {
 	backend string // its Name
 	profile l2cache.Profile
 
-	base context.Context // of Check; ends the cases with it
-
 	id   string // begins the namespaces of this run
 	next atomic.Int64
 
@@ -51,7 +49,6 @@ func newEngine(ctx context.Context, open OpenFunc, o *Options) (*engine, error) 
 		open:    open,
 		o:       o.withDefaults(),
 		id:      "c" + strings.ToLower(rand.Text()[:10]),
-		base:    context.Background(),
 		results: map[string]*pending{},
 	}
 	if err := e.o.check(); err != nil {
@@ -91,8 +88,7 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 			cases = append(cases, c)
 		}
 	}
-	e.base = ctx
-	e.start(cases)
+	e.start(ctx, cases)
 	results := make([]Result, len(cases))
 	for i, c := range cases {
 		select {
@@ -107,8 +103,9 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 
 // start runs cases in the background: side by side those that have to do with
 // time, with what they build on, and then most others; a few at a time those that
-// keep the processors busy; and one after another those that must be alone.
-func (e *engine) start(cases []Case) {
+// keep the processors busy; and one after another those that must be alone. When ctx
+// ends, so do the cases. The channel is closed when the last one is done.
+func (e *engine) start(ctx context.Context, cases []Case) (done <-chan struct{}) {
 	first := map[string]bool{}
 	for _, c := range cases {
 		e.promise(c.ID)
@@ -135,16 +132,19 @@ func (e *engine) start(cases []Case) {
 		}
 		phase.cases = append(phase.cases, c)
 	}
+	over := make(chan struct{})
 	go func() {
+		defer close(over)
 		for _, phase := range phases {
 			slots := make(chan struct{}, min(phase.parallel, e.o.Parallel))
 			var wg sync.WaitGroup
 			for _, c := range phase.cases {
-				wg.Go(func() { e.runCase(c, slots) })
+				wg.Go(func() { e.runCase(ctx, c, slots) })
 			}
 			wg.Wait()
 		}
 	}()
+	return over
 }
 
 func (e *engine) promise(id string) *pending {
@@ -164,7 +164,7 @@ func (e *engine) pending(id string) *pending {
 
 // runCase runs a case that was promised, after those that it builds on, when there
 // is a slot for it.
-func (e *engine) runCase(c Case, slots chan struct{}) {
+func (e *engine) runCase(ctx context.Context, c Case, slots chan struct{}) {
 	p := e.pending(c.ID)
 	defer close(p.done)
 	if p.result = e.before(c); p.result.Status != "" {
@@ -172,7 +172,9 @@ func (e *engine) runCase(c Case, slots chan struct{}) {
 	}
 	slots <- struct{}{}
 	defer func() { <-slots }()
-	p.result = e.attempts(c)
+	if ctx.Err() == nil {
+		p.result = e.attempts(ctx, c)
+	}
 }
 
 // before decides whether a case can be run. Its result has no Status if so.
@@ -203,14 +205,14 @@ func (e *engine) before(c Case) Result {
 }
 
 // attempts runs a case until there is evidence.
-func (e *engine) attempts(c Case) Result {
+func (e *engine) attempts(ctx context.Context, c Case) Result {
 	start := time.Now()
 	r := Result{ID: c.ID, Level: c.Level, Law: c.Law}
 	for r.Attempts < maxAttempts {
 		p := &probe{e: e, c: &c, attempt: r.Attempts, ns: e.namespace(), start: time.Now()}
-		r.Status, r.Evidence = p.runGuarded()
+		r.Status, r.Evidence = p.runGuarded(ctx)
 		r.Attempts++
-		if r.Status != Inconclusive {
+		if r.Status != Inconclusive || ctx.Err() != nil {
 			break
 		}
 		if r.Attempts < maxAttempts {
@@ -230,8 +232,8 @@ func (e *engine) attempts(c Case) Result {
 
 // runGuarded runs the case once in a goroutine of its own, catches panics, and
 // gives up with all stacks when it hangs.
-func (p *probe) runGuarded() (Status, string) {
-	p.ctx, p.cancel = context.WithCancel(p.e.base)
+func (p *probe) runGuarded(ctx context.Context) (Status, string) {
+	p.ctx, p.cancel = context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -71,7 +71,7 @@ func (r *Report) Result(id string) (Result, bool) {
 func (r *Report) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, suite %s:", r.Backend, r.Verdict, r.Suite)
-	for _, s := range []Status{Pass, Fail, KnownFailure, Blocked, Inconclusive, NotVerified, Unsupported, NotApplicable} {
+	for _, s := range statuses {
 		if n := r.Totals[s]; n > 0 {
 			fmt.Fprintf(&b, " %d %s,", n, s)
 		}

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"flag"
 	"regexp"
 	"strings"
@@ -28,7 +29,12 @@ func Run(t *testing.T, open OpenFunc, o *Options) {
 	}
 	// Cases mostly wait. So they all run at once in the background, whatever
 	// -parallel says, and their subtests report on them in order.
-	e.start(background)
+	ctx, stop := context.WithCancel(context.Background())
+	done := e.start(ctx, background)
+	defer func() {
+		stop() // what -run has left out after all
+		<-done
+	}()
 	var results []Result
 	tree(t, cases, 0, func(t *testing.T, c Case) {
 		r := e.result(t, c)
@@ -79,9 +85,9 @@ func (e *engine) result(t *testing.T, c Case) Result {
 		return p.result
 	}
 	if e.o.InProcess && c.timed {
-		synctest.Test(t, func(*testing.T) { p.result = e.attempts(c) })
+		synctest.Test(t, func(*testing.T) { p.result = e.attempts(context.Background(), c) })
 	} else {
-		p.result = e.attempts(c)
+		p.result = e.attempts(context.Background(), c)
 	}
 	return p.result
 }
