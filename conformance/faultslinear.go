@@ -66,8 +66,8 @@ func linearizableUnderFaultsCase(p *probe) {
 }
 
 func (p *probe) cutSome() {
-	for _, n := range []int{0, 0, 1, 0, 5, 0, 40, 0} {
-		time.Sleep(60 * time.Millisecond)
+	for _, n := range []int{0, 0, 1, 0, 5, 0, 40, 0, 0, 2, 0, 0} {
+		time.Sleep(50 * time.Millisecond)
 		p.cut(n)
 	}
 }
@@ -153,7 +153,7 @@ func (p *probe) registerCall(y *history, w int, h *handle, in registerOp, wait t
 	supports := p.e.profile.Supports
 	out, s := "", span{call: time.Now()}
 	var err error
-	switch turn := rand.IntN(10); {
+	switch turn := rand.IntN(13); {
 	case turn < 3:
 		in.kind = "set"
 		err = h.b.Set(ctx, in.key, []byte(in.value), time.Hour)
