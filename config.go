@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -71,6 +72,22 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return errDuration
 	}
 	*d = Duration(parsed)
+	return nil
+}
+
+// UnmarshalJSON does what UnmarshalText does, and has the decoder name the field in its
+// error.
+func (d *Duration) UnmarshalJSON(text []byte) error {
+	var s string
+	if string(text) == "null" {
+		return nil
+	}
+	if json.Unmarshal(text, &s) != nil || d.UnmarshalText([]byte(s)) != nil {
+		return &json.UnmarshalTypeError{
+			Value: "what is not a positive duration with a unit, as in 250ms,",
+			Type:  reflect.TypeFor[Duration](),
+		}
+	}
 	return nil
 }
 
@@ -159,7 +176,7 @@ func (c Config) Redacted() string {
 	if err != nil {
 		return "(a URL that cannot be parsed)"
 	}
-	if _, err := opener(p.Scheme); err != nil && adapters[p.Scheme] == "" {
+	if _, err := opener(p); err != nil && adapters[p.Scheme] == "" {
 		return "(a URL with an unknown scheme)" // which may be a user or a password
 	}
 	if c.Username != "" {
@@ -183,6 +200,27 @@ func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.withoutSec
 
 // MarshalYAML returns what a YAML encoder is to encode: c without its secrets.
 func (c Config) MarshalYAML() (any, error) { return c.withoutSecrets(), nil }
+
+// UnmarshalYAML decodes as without it, and names the field of a duration that is none.
+func (c *Config) UnmarshalYAML(decode func(any) error) error {
+	err := decode((*plainConfig)(c))
+	if !errors.Is(err, errDuration) {
+		return err
+	}
+	var durations struct {
+		Op   string         `yaml:"op_timeout"`
+		Dial string         `yaml:"dial_timeout"`
+		Rest map[string]any `yaml:",inline"`
+	}
+	if decode(&durations) != nil {
+		return err
+	}
+	field := "op_timeout"
+	if _, ok := parseDuration(durations.Op); ok || durations.Op == "" {
+		field = "dial_timeout"
+	}
+	return configErr([]error{fmt.Errorf("%s: %w", field, err)})
+}
 
 // plainConfig has the fields of Config, and none of its methods.
 type plainConfig Config

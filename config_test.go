@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/l2cache/l2cache"
 )
 
@@ -54,13 +56,40 @@ func TestConfigJSON(t *testing.T) {
 		t.Errorf("Redacted = %s\nwant       %s", got, want)
 	}
 	for _, text := range []string{`{"op_timeout": 5}`, `{"op_timeout": "5"}`, `{"op_timeout": "-1s"}`, `{"op_timeout": "0s"}`} {
-		if err := json.Unmarshal([]byte(text), &c); err == nil {
-			t.Errorf("Unmarshal(%s) = nil, want an error: a duration has a unit and is positive", text)
+		err := json.Unmarshal([]byte(text), &c)
+		if err == nil || !strings.Contains(err.Error(), "Config.op_timeout") || !strings.Contains(err.Error(), "with a unit, as in 250ms") {
+			t.Errorf("Unmarshal(%s) = %v, want an error that names the field, and says what a duration looks like", text, err)
 		}
 	}
 	encoded, err := json.Marshal(l2cache.Config{URL: "mem://", Password: l2cache.NewSecret("hunter2"), OpTimeout: l2cache.Duration(time.Second)})
 	if string(encoded) != `{"url":"mem://","password":"***","op_timeout":"1s"}` || err != nil {
 		t.Errorf("Marshal = %s, %v", encoded, err)
+	}
+}
+
+func TestConfigYAML(t *testing.T) {
+	var in struct{ Cache l2cache.Config }
+	decode := func(text string) error {
+		decoder := yaml.NewDecoder(strings.NewReader(text))
+		decoder.KnownFields(true)
+		return decoder.Decode(&in)
+	}
+	err := decode("cache: {url: 'configured://h', password: hunter2, op_timeout: 250ms, tls: {ca: f}, options: {pool_size: 7}}")
+	c := in.Cache
+	if err != nil || c.URL != "configured://h" || c.Password.Reveal() != "hunter2" || c.OpTimeout != l2cache.Duration(250*time.Millisecond) ||
+		c.TLS.CA != "f" || c.Options["pool_size"] != "7" {
+		t.Errorf("Decode = %v, %v", c, err)
+	}
+	for text, want := range map[string]string{
+		"cache: {op_timeout: 5}":                     "op_timeout: it is not a positive duration with a unit, as in 250ms",
+		"cache: {url: x, dial_timeout: 5 s}":         "dial_timeout: it is not a positive duration",
+		"cache: {op_timeout: 1s, dial_timeout: -1s}": "dial_timeout: it is not a positive duration",
+		"cache: {url: x, colour: red}":               "field colour not found",
+		"cache: {url: [x]}":                          "line 1",
+	} {
+		if err := decode(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Decode(%s) = %v, want an error with %q", text, err, want)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ var (
 // An Error says which operation failed, on which backend and key, and why.
 type Error struct {
 	Op      string // "get", "set", "open", …
-	Backend string // the backend's Name
+	Backend string // the backend's Name; of an Open the scheme, or l2cache if none was found
 	Key     string // the caller's key; empty if the operation has none
 
 	// Kind is one of the errors above, or context.Canceled or

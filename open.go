@@ -71,7 +71,7 @@ func Open(ctx context.Context, rawURL string) (L2CacheBackend, error) {
 
 // open opens the backend that p stands for.
 func open(ctx context.Context, p *Params) (L2CacheBackend, error) {
-	opener, err := opener(p.Scheme)
+	opener, err := opener(p)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func open(ctx context.Context, p *Params) (L2CacheBackend, error) {
 
 // validate returns what open would find wrong with p before it opens anything.
 func validate(p *Params) error {
-	opener, err := opener(p.Scheme)
+	opener, err := opener(p)
 	if err != nil {
 		return err
 	}
@@ -111,13 +111,13 @@ func validate(p *Params) error {
 	return openErr(context.Background(), p, err)
 }
 
-func opener(scheme string) (OpenFunc, error) {
+func opener(p *Params) (OpenFunc, error) {
 	registryMu.RLock()
 	defer registryMu.RUnlock()
-	if open := registry[scheme]; open != nil {
+	if open := registry[p.Scheme]; open != nil {
 		return open, nil
 	}
-	return nil, &Error{Op: "open", Backend: "l2cache", Err: unknownScheme(scheme)}
+	return nil, &Error{Op: "open", Backend: "l2cache", Err: unknownSchemeLocked(p)}
 }
 
 // openErr makes err an *Error, and sees to it that a dial_timeout, which ended
@@ -153,14 +153,18 @@ var adapters = map[string]string{
 	"rediss+sentinel": "redis",
 }
 
-// unknownScheme is the error of a scheme that is not registered.
-func unknownScheme(scheme string) error {
-	if pkg, ours := adapters[scheme]; ours {
-		return fmt.Errorf("scheme %q is not registered: import _ \"github.com/l2cache/l2cache/adapters/%s\"", scheme, pkg)
+// unknownSchemeLocked is the error of a scheme that is not registered. It does not quote
+// one of nobody's: that may be a user or a password.
+func unknownSchemeLocked(p *Params) error {
+	if pkg, ours := adapters[p.Scheme]; ours {
+		return fmt.Errorf("scheme %q is not registered: import _ \"github.com/l2cache/l2cache/adapters/%s\"", p.Scheme, pkg)
 	}
 	known := strings.Join(slices.Sorted(maps.Keys(registry)), ", ")
 	if known == "" {
 		known = "none; import the package of an adapter"
 	}
-	return fmt.Errorf("URL: unknown scheme (registered: %s)", known) // not quoted: it may be a user or a password
+	if !strings.HasPrefix(p.Path, "/") && len(p.Hosts) == 0 { // localhost:6379
+		return fmt.Errorf("URL: it must begin with a scheme, as in redis://localhost:6379 (registered: %s)", known)
+	}
+	return fmt.Errorf("URL: unknown scheme (registered: %s)", known)
 }

@@ -81,7 +81,12 @@ func TestOpenErrors(t *testing.T) {
 		url, want string
 	}{
 		{t.Context(), "redis://user:hunter2@h", `import _ "github.com/l2cache/l2cache/adapters/redis"`},
+		{t.Context(), "rediss+sentinel://h/m", `import _ "github.com/l2cache/l2cache/adapters/redis"`},
 		{t.Context(), "hunter2://h", "unknown scheme (registered: "},
+		{t.Context(), "localhost:6379", "must begin with a scheme, as in redis://localhost:6379 (registered: "},
+		{t.Context(), "127.0.0.1:6379", "must begin with a scheme"},
+		{t.Context(), "hunter2:6379", "must begin with a scheme"},
+		{t.Context(), "mem://?op_timeout=5", "mem: open: op_timeout: it is not a positive duration with a unit, as in 250ms"},
 		{t.Context(), "mem://a?hunter2=1", "option hunter2"}, // a name of an option is one
 		{t.Context(), "mem://a,b", "mem://name"},
 		{t.Context(), "mem://h?prefix=%", "option prefix"},
