@@ -17,6 +17,7 @@ import (
 
 // A cluster by URL. Nothing takes the place of a server that is down.
 func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
 	srv := servertest.RedisCluster(t, 0, "--appendonly", "yes", "--appendfsync", "always", "--cluster-node-timeout", "60000")
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(srv.Addrs(), ",")})
 	t.Cleanup(func() { client.Close() })
@@ -25,6 +26,24 @@ func TestConformanceCluster(t *testing.T) {
 	}
 	conformance.Run(t, open, &conformance.Options{
 		Strict: true, Faults: clusterFaults(srv), Raw: rawOf(client), OpTimeout: opTimeout, Only: withoutCuts(),
+	})
+}
+
+// A cluster through a client that has go-redis's defaults.
+func TestConformanceNewCluster(t *testing.T) {
+	t.Parallel()
+	srv := servertest.RedisCluster(t, 0, "--cluster-node-timeout", "60000")
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(srv.Addrs(), ",")})
+	t.Cleanup(func() { client.Close() })
+	open := func(_ context.Context, namespace string) (l2cache.L2CacheBackend, error) {
+		c, err := New(client, &Options{NoEviction: true, OpTimeout: opTimeout})
+		if err != nil {
+			return nil, err
+		}
+		return l2cache.WithPrefix(c, namespace), nil
+	}
+	conformance.Run(t, open, &conformance.Options{
+		Strict: true, Faults: clusterFaults(srv), Raw: rawOf(client), OpTimeout: opTimeout,
 	})
 }
 
@@ -43,6 +62,7 @@ func clusterFaults(srv *servertest.Cluster) *conformance.Faults {
 
 // A master that sentinels watch, by URL. It is gone for shorter than they care.
 func TestConformanceSentinel(t *testing.T) {
+	t.Parallel()
 	srv := servertest.RedisSentinel(t, time.Minute)
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
 		return l2cache.Open(ctx, fmt.Sprintf("redis+sentinel://%s/%s?op_timeout=%v&prefix=%s",

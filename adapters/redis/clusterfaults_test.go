@@ -49,8 +49,9 @@ func recovered(t *testing.T, l *load, ready time.Time) {
 
 // TestClusterFailover kills a master under load, and later stalls another.
 func TestClusterFailover(t *testing.T) {
+	t.Parallel()
 	srv := servertest.RedisCluster(t, 1, "--cluster-node-timeout", "1000")
-	b := openURL(t, clusterURL(srv, ""))
+	b := openURL(t, clusterURL(srv, "op_timeout=3s"))
 	w := watch(t, b, "")
 	for i, fault := range []struct {
 		name string
@@ -99,6 +100,7 @@ func isMaster(client *redis.Client) bool {
 // when it was opened, and wants nothing to be seen of that: no error, no old value, a
 // Scan that misses no key, a Watch that misses no change.
 func TestClusterReshard(t *testing.T) {
+	t.Parallel()
 	// Not to make a replica of a master whose last slot has gone.
 	args := []string{"--cluster-allow-replica-migration", "no"}
 	srv := servertest.RedisCluster(t, 0, args...)

@@ -118,7 +118,7 @@ func (c *Cache) askLayout(ctx context.Context) (*layout, error) {
 			if err := cmd.Err(); err != nil {
 				return err
 			}
-			l.add(n, cmd.Val(), c.servers.(*cluster).at)
+			l.add(n, cmd.Val(), c.servers.(interface{ at(string) *node }).at)
 		}
 		return nil
 	})

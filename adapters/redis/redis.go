@@ -136,6 +136,7 @@ package redis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,47 +202,76 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	single, err := check(client, o)
+	bounded, err := check(client, o)
 	if err != nil {
 		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
 	}
-	timeout := o.OpTimeout
-	if timeout == 0 {
-		timeout = l2cache.DefaultOpTimeout
+	c := &Cache{opTimeout: cmp.Or(o.OpTimeout, l2cache.DefaultOpTimeout), bounded: bounded}
+	lend := func(single *redis.Client) *node {
+		// What a Watch needs of its own is dialed as the client dials.
+		o := *single.Options()
+		newLink := func() *conn { return newConn(resp3(o), dialer(o.Dialer)) }
+		if !c.bounded {
+			// The clone shares the connections. Its timeouts bound the goroutines that
+			// read for calls which have returned.
+			single = single.WithTimeout(c.opTimeout)
+		}
+		return c.newNode(o.Addr, shared{single}, newLink)
 	}
-	// What a Watch needs of its own is dialed as the client dials.
-	o3 := resp3(*single.Options())
-	newLink := func() *conn { return newConn(o3, dialer(o3.Dialer)) }
-	bounded := single.Options().ContextTimeoutEnabled
-	if !bounded {
-		// The clone shares the connections. Its timeouts bound the goroutines that
-		// read for calls which have returned.
-		single = single.WithTimeout(timeout)
+	switch client := client.(type) {
+	case *redis.Client:
+		c.servers = alone{lend(client)}
+	case *redis.ClusterClient:
+		c.cluster = true
+		c.servers = &borrowed{c: c, client: client, lend: lend, nodes: map[*redis.Client]*node{}}
 	}
-	c := &Cache{bounded: bounded, opTimeout: timeout}
-	c.servers = alone{c.newNode("", shared{single}, newLink)}
 	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
 	return c, nil
 }
 
-func check(client redis.UniversalClient, o *Options) (*redis.Client, error) {
+// check returns what about the client or o keeps the contract from holding, and whether
+// the client looks at the deadlines of calls.
+func check(client redis.UniversalClient, o *Options) (bounded bool, err error) {
 	if o.OpTimeout < 0 {
-		return nil, errors.New("Options.OpTimeout is negative")
+		return false, errors.New("Options.OpTimeout is negative")
 	}
-	single, ok := client.(*redis.Client)
+	switch client := client.(type) {
+	case *redis.Client:
+		if client == nil {
+			return false, errNilClient
+		}
+		return client.Options().ContextTimeoutEnabled, checkSingle(client.Options())
+	case *redis.ClusterClient:
+		if client == nil {
+			return false, errNilClient
+		}
+		return client.Options().ContextTimeoutEnabled, checkCluster(client.Options())
+	}
+	// A Ring looks for the keys of a shard that is down on another one, where they are
+	// missing.
+	return false, fmt.Errorf("a %T is not supported: use a *redis.Client or a *redis.ClusterClient", client)
+}
+
+var errNilClient = errors.New("the client is nil")
+
+func checkSingle(o *redis.Options) error {
 	switch {
-	case !ok:
-		// A ClusterClient refuses a transaction over several slots. A Ring looks for
-		// the keys of a shard that is down on another one, where they are missing.
-		return nil, fmt.Errorf("a %T is not supported: use a *redis.Client", client)
-	case single == nil:
-		return nil, errors.New("the client is nil")
-	case single.Options().ClientSideCache != nil:
-		return nil, errors.New("Options.ClientSideCache is set: it serves entries that have expired or were overwritten")
-	case single.Options().ClientSideCacheConfig != nil:
-		return nil, errors.New("Options.ClientSideCacheConfig is set: it serves entries that have expired or were overwritten")
+	case o.ClientSideCache != nil:
+		return errors.New("Options.ClientSideCache is set: it serves entries that have expired or were overwritten")
+	case o.ClientSideCacheConfig != nil:
+		return errors.New("Options.ClientSideCacheConfig is set: it serves entries that have expired or were overwritten")
 	}
-	return single, nil
+	return nil
+}
+
+func checkCluster(o *redis.ClusterOptions) error {
+	switch {
+	case o.ReadOnly: // RouteByLatency and RouteRandomly set it, too
+		return errors.New("ClusterOptions.ReadOnly is set: replicas serve entries that were overwritten or deleted")
+	case o.ClusterSlots != nil:
+		return errors.New("ClusterOptions.ClusterSlots is set: only the servers themselves know where a key is")
+	}
+	return nil
 }
 
 func (c *Cache) init(p l2cache.Profile) {

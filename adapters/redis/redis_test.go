@@ -351,8 +351,12 @@ func TestForeignType(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	clientOf := func(o redis.Options) *redis.Client { return newClient(t, o) }
-	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
-	defer cluster.Close()
+	clusterOf := func(o redis.ClusterOptions) *redis.ClusterClient {
+		o.Addrs = []string{"127.0.0.1:1"}
+		client := redis.NewClusterClient(&o)
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
 	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}})
 	defer ring.Close()
 	for _, test := range []struct {
@@ -362,7 +366,13 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		{nil, nil, "<nil>"},
 		{(*redis.Client)(nil), nil, "the client is nil"},
-		{cluster, nil, "*redis.ClusterClient"},
+		{(*redis.ClusterClient)(nil), nil, "the client is nil"},
+		{clusterOf(redis.ClusterOptions{ReadOnly: true}), nil, "ReadOnly"},
+		{clusterOf(redis.ClusterOptions{RouteByLatency: true}), nil, "ReadOnly"},
+		{clusterOf(redis.ClusterOptions{RouteRandomly: true}), nil, "ReadOnly"},
+		{clusterOf(redis.ClusterOptions{
+			ClusterSlots: func(context.Context) ([]redis.ClusterSlot, error) { return nil, nil },
+		}), nil, "ClusterSlots"},
 		{ring, nil, "*redis.Ring"},
 		{clientOf(redis.Options{ClientSideCacheConfig: &redis.ClientSideCacheConfig{}}), nil, "ClientSideCacheConfig"},
 		{clientOf(redis.Options{}), &Options{OpTimeout: -1}, "OpTimeout"},
