@@ -50,9 +50,9 @@ func recovered(t *testing.T, l *load, ready time.Time) {
 // TestClusterFailover kills a master under load, and later stalls another.
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
-	srv := servertest.RedisCluster(t, 1, "--cluster-node-timeout", "1000")
-	b := openURL(t, clusterURL(srv, "op_timeout=3s"))
-	w := watch(t, b, "")
+	srv := servertest.RedisCluster(t, 1, "--cluster-node-timeout", "2000")
+	handles := clusterHandles(t, srv, 3*time.Second)
+	w := watch(t, handles["url"], "")
 	for i, fault := range []struct {
 		name string
 		do   func(*servertest.Server) error
@@ -62,7 +62,10 @@ func TestClusterFailover(t *testing.T) {
 		{"stall", (*servertest.Server).Pause, (*servertest.Server).Resume},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			l := startLoad(t, b, 4, func(int) string { return "" })
+			loads := map[string]*load{}
+			for kind, b := range handles {
+				loads[kind] = startLoad(t, b, 3, func(int) string { return kind })
+			}
 			_, gaps := w.count()
 			if err := fault.do(srv.Servers[i]); err != nil {
 				t.Fatal(err)
@@ -74,21 +77,36 @@ func TestClusterFailover(t *testing.T) {
 				return isMaster(replica) && strings.Contains(info, "cluster_state:ok")
 			})
 			t.Logf("the replica was master after %v", ready.Sub(begin).Round(time.Millisecond))
-			recovered(t, l, ready)
+			for _, l := range loads {
+				recovered(t, l, ready)
+			}
 			w.await(t, "Gap", func() bool { return w.gaps > gaps })
+			// It comes back as a replica, and no call takes it for what it was.
+			back := time.Now()
 			if err := errors.Join(fault.undo(srv.Servers[i]), srv.Await()); err != nil {
 				t.Fatal(err)
 			}
-			failed, _ := l.failures()
-			// It is a replica now, and no call takes it for what it was.
-			end := time.Now().Add(500 * time.Millisecond)
-			until(t, "time", func() bool { return time.Now().After(end) })
-			if now, _ := l.failures(); now != failed {
-				t.Errorf("%d calls failed after the old master was back", now-failed)
+			for kind, l := range loads {
+				if _, last := l.failures(); last.After(back) {
+					t.Errorf("%s: a call failed after the old master was back", kind)
+				}
+				t.Log(kind)
+				l.report(t)
 			}
-			l.report(t)
 		})
 	}
+}
+
+// clusterHandles are a handle of each kind on a cluster.
+func clusterHandles(t *testing.T, srv *servertest.Cluster, timeout time.Duration) map[string]l2cache.L2CacheBackend {
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(srv.Addrs(), ",")})
+	t.Cleanup(func() { client.Close() })
+	c, err := New(client, &Options{OpTimeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return map[string]l2cache.L2CacheBackend{"url": openURL(t, clusterURL(srv, fmt.Sprint("op_timeout=", timeout))), "new": c}
 }
 
 func isMaster(client *redis.Client) bool {
@@ -96,15 +114,27 @@ func isMaster(client *redis.Client) bool {
 	return err == nil && role[0] == "master"
 }
 
-// TestClusterReshard moves slots under load, to a server that was not in the cluster
-// when it was opened, and wants nothing to be seen of that: no error, no old value, a
+// TestClusterReshard moves slots under load, to a server that has none at first, too, and
+// wants nothing to be seen of that: no error, no old value, a
 // Scan that misses no key, a Watch that misses no change.
 func TestClusterReshard(t *testing.T) {
 	t.Parallel()
 	// Not to make a replica of a master whose last slot has gone.
 	args := []string{"--cluster-allow-replica-migration", "no"}
 	srv := servertest.RedisCluster(t, 0, args...)
-	b := openURL(t, clusterURL(srv, "op_timeout=10s"))
+	added, err := srv.Add(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(srv.Meet(len(srv.Servers)-1), srv.Await()); err != nil {
+		t.Fatal(err)
+	}
+	for kind, b := range clusterHandles(t, srv, 10*time.Second) {
+		t.Run(kind, func(t *testing.T) { testReshard(t, srv, added, b) })
+	}
+}
+
+func testReshard(t *testing.T, srv *servertest.Cluster, added *servertest.Server, b l2cache.L2CacheBackend) {
 	const tags = 20
 	tag := func(i int) string { return fmt.Sprintf("{%d}", i%tags) }
 	stable := map[string]bool{}
@@ -117,13 +147,6 @@ func TestClusterReshard(t *testing.T) {
 	if err := l2cache.SetMany(t.Context(), b, items); err != nil {
 		t.Fatal(err)
 	}
-	added, err := srv.Add(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(srv.Meet(len(srv.Servers)-1), srv.Await()); err != nil {
-		t.Fatal(err)
-	}
 	w := watch(t, b, "watched")
 	l := startLoad(t, b, 4, tag)
 	m := newMover(t, srv)
@@ -131,7 +154,7 @@ func TestClusterReshard(t *testing.T) {
 	moved := make(chan error, 1)
 	go func() {
 		defer cancel()
-		for _, to := range []string{added.Addr, srv.Servers[0].Addr, added.Addr} {
+		for _, to := range []string{added.Addr, srv.Servers[0].Addr, added.Addr, srv.Servers[1].Addr} {
 			for i := range tags {
 				if err := m.move(slotOf(tag(i)), to); err != nil {
 					moved <- err
@@ -179,7 +202,7 @@ func TestClusterReshard(t *testing.T) {
 	if l.failed+l.lost > 0 {
 		t.Errorf("%d calls failed and %d read what was before, want 0", l.failed, l.lost)
 	}
-	t.Logf("%d slots moved with their keys, %d scans, %d changes watched", 3*tags, scans, changes)
+	t.Logf("%d slots moved with their keys, %d scans, %d changes watched", 4*tags, scans, changes)
 }
 
 // A mover moves slots between masters.

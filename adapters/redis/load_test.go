@@ -25,6 +25,7 @@ type load struct {
 	failed int       // guarded by mu
 	first  time.Time // when a call failed first; zero if none has; guarded by mu
 	last   time.Time // when the last one that failed began; guarded by mu
+	ended  time.Time // when it failed; guarded by mu
 	lost   int       // reads of what was there before a write that was acknowledged; guarded by mu
 	wrong  []string  // guarded by mu
 	other  []error   // that are not ErrUnavailable; guarded by mu
@@ -76,7 +77,7 @@ func (l *load) report(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 	t.Logf("%d calls, %d failed, over %v; %d reads of what was before an acknowledged write",
-		l.calls, l.failed, l.last.Sub(l.first).Round(time.Millisecond), l.lost)
+		l.calls, l.failed, l.ended.Sub(l.first).Round(time.Millisecond), l.lost)
 }
 
 // note counts a call.
@@ -91,6 +92,7 @@ func (l *load) note(ctx context.Context, begin time.Time, err error) {
 		return
 	}
 	l.failed++
+	l.ended = time.Now()
 	if begin.After(l.last) {
 		l.last = begin
 	}

@@ -17,10 +17,10 @@ import (
 
 const (
 	// vigilance is how often the sentinels are asked whether there is another master.
-	vigilance = time.Second
+	vigilance = 500 * time.Millisecond
 
 	// grace is how long others are waited for when a sentinel has answered.
-	grace = 100 * time.Millisecond
+	grace = 250 * time.Millisecond
 
 	// sentinelPool is how many connections there are to each sentinel.
 	sentinelPool = 4
@@ -34,6 +34,7 @@ type sentinels struct {
 	name string
 	ask  []pipeliner // one for each sentinel
 	dial dialer
+	wake chan struct{} // has watch ask now; has room for one
 
 	mu      sync.Mutex
 	current string                // address of the master; empty before the first answer; guarded by mu
@@ -113,7 +114,13 @@ func checkRole(ctx context.Context, conn *redis.Conn) error {
 // instead has a call done again that was refused because the server is a replica, if
 // there is another master.
 func (s *sentinels) instead(ctx context.Context, _ time.Time, n *node, _ string, err error) (*node, bool) {
-	if !redis.IsReadOnlyError(err) {
+	if err == nil || !redis.IsReadOnlyError(err) {
+		if err != nil && !answered(err) && ctx.Err() == nil {
+			select {
+			case s.wake <- struct{}{}:
+			default:
+			}
+		}
 		return nil, false
 	}
 	s.mu.Lock()
@@ -213,10 +220,11 @@ func (s *sentinels) watch() {
 	for {
 		select {
 		case <-ticker.C:
-			s.master(s.c.closing) // an error shows in the calls that need to dial
+		case <-s.wake:
 		case <-s.c.closing.Done():
 			return
 		}
+		s.master(s.c.closing) // an error shows in the calls that need to dial
 	}
 }
 

@@ -22,8 +22,13 @@ func sentinelURL(srv *servertest.Sentinel, options string) string {
 // TestSentinelFailover kills the master under load, and stalls the next one.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
-	srv := servertest.RedisSentinel(t, 500*time.Millisecond)
+	srv := servertest.RedisSentinel(t, 2*time.Second)
 	b := openURL(t, sentinelURL(srv, "op_timeout=3s"))
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: servertest.RedisSentinelMaster, SentinelAddrs: strings.Split(srv.Addrs(), ","), DialerRetries: 1,
+	})
+	t.Cleanup(func() { client.Close() })
+	handles := map[string]l2cache.L2CacheBackend{"url": b, "new": newCache(t, client, &Options{OpTimeout: 3 * time.Second})}
 	w := watch(t, b, "")
 	for _, fault := range []struct {
 		name string
@@ -34,7 +39,10 @@ func TestSentinelFailover(t *testing.T) {
 		{"stall", (*servertest.Server).Pause, (*servertest.Server).Resume},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			l := startLoad(t, b, 4, func(int) string { return "" })
+			loads := map[string]*load{}
+			for kind, b := range handles {
+				loads[kind] = startLoad(t, b, 3, func(int) string { return kind })
+			}
 			_, gaps := w.count()
 			old := master(t, srv)
 			if err := fault.do(old); err != nil {
@@ -43,18 +51,24 @@ func TestSentinelFailover(t *testing.T) {
 			begin := time.Now()
 			ready := until(t, "failover", func() bool { return master(t, srv) != old })
 			t.Logf("the sentinels named another master after %v", ready.Sub(begin).Round(time.Millisecond))
-			recovered(t, l, ready)
+			for kind, l := range loads {
+				t.Log(kind)
+				recovered(t, l, ready)
+			}
 			w.await(t, "Gap", func() bool { return w.gaps > gaps })
-			failed, _ := l.failures()
+			back := time.Now()
 			if err := errors.Join(fault.undo(old), srv.Await()); err != nil {
 				t.Fatal(err)
 			}
 			// At first it takes itself for the master.
 			until(t, "single master", func() bool { return masters(t, srv) == 1 })
-			if now, _ := l.failures(); now != failed {
-				t.Errorf("%d calls failed after the old master was back", now-failed)
+			for kind, l := range loads {
+				if _, last := l.failures(); last.After(back) {
+					t.Errorf("%s: a call failed after the old master was back", kind)
+				}
+				t.Log(kind)
+				l.report(t)
 			}
-			l.report(t)
 			key := "after " + fault.name
 			n, _ := w.count()
 			if err := b.Set(t.Context(), key, nil, time.Minute); err != nil {
