@@ -298,7 +298,7 @@ func (t *cluster) ask(deadline time.Time) ([]redis.ClusterSlot, *node, error) {
 			case a.err == nil:
 				a.err = fmt.Errorf("%s: %w", a.n.addr, errNoMaster)
 			case redis.HasErrorPrefix(a.err, "This instance has cluster support disabled"):
-				a.err = fmt.Errorf("%s: %w (it is redis:// for a server that is not part of a cluster)", a.n.addr, a.err)
+				a.err = fmt.Errorf("%s: %w; for a server that is not part of a cluster, it is redis://", a.n.addr, a.err)
 			}
 			errs = append(errs, a.err)
 		}

@@ -261,8 +261,9 @@ func (c *conn) connect(ctx context.Context, network, addr string) (net.Conn, err
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // newDialer returns one for TLS, if config is not nil. If config has no name of the
-// server then that is the host of its address.
-func newDialer(config *tls.Config) dialer {
+// server then that is the host of its address. A server without TLS may answer nothing:
+// the handshake has some of the time of a dial.
+func newDialer(config *tls.Config, dialTimeout time.Duration) dialer {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3,
 	}}
@@ -279,13 +280,20 @@ func newDialer(config *tls.Config) dialer {
 			config.ServerName, _, _ = net.SplitHostPort(addr) // a result of JoinHostPort
 		}
 		client := tls.Client(conn, config)
-		if err := client.HandshakeContext(ctx); err != nil {
+		handshake, cancel := context.WithTimeout(ctx, dialTimeout*3/4)
+		defer cancel()
+		if err := client.HandshakeContext(handshake); err != nil {
 			conn.Close()
-			return nil, err
+			if handshake.Err() != nil && ctx.Err() == nil {
+				err = errNoTLS
+			}
+			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: err}
 		}
 		return tlsConn{client}, nil
 	}
 }
+
+var errNoTLS = errors.New("no answer to a TLS handshake; if the server has no TLS on this port, it is redis:// instead of rediss://")
 
 // tlsConn lets go-redis look at the socket below before it uses a connection again.
 // If the server has closed it, there is something to read, be it TLS's alert, where

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"runtime"
 	"strconv"
 	"strings"
@@ -39,7 +40,11 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	}
 	evicts, err := c.askEvicts(ctx)
 	if err != nil {
-		c.Close() // the error that led here is the one to report
+		if stale(err) && !strings.HasPrefix(p.Scheme, "rediss") {
+			err = fmt.Errorf("%w; if the server has TLS on this port, it is rediss:// instead of redis://", err)
+		}
+		err = c.newError(ctx, "open", "", err)
+		c.Close()
 		return nil, err
 	}
 	c.profile.Evicts = evicts
@@ -62,7 +67,7 @@ func fromURL(p *l2cache.Params) *Cache {
 	} else {
 		scheme = strings.TrimPrefix(scheme, "redis")
 	}
-	dial := newDialer(config)
+	dial := newDialer(config, p.DialTimeout)
 	reach := func(o redis.Options, dial dialer) *node {
 		pool := newConns(func() *conn { return newConn(o, dial) }, size)
 		return c.newNode(o.Addr, pool, func() *conn { return newConn(resp3(o), dial) })
@@ -178,7 +183,7 @@ func (c *Cache) askEvicts(ctx context.Context) (bool, error) {
 	if redis.IsPermissionError(err) {
 		return true, nil
 	}
-	return evicts, c.newError(ctx, "open", "", err)
+	return evicts, err
 }
 
 // mayEvict reports whether a server does of which this is INFO memory.

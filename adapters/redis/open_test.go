@@ -33,6 +33,16 @@ func TestOpenFaults(t *testing.T) {
 		{"redis://a/0/1", "path"},
 		{"redis://a/-1", "path"},
 		{"redis://a?pool_size=0", "pool_size"},
+		{"redis://a?pool_size=300000000", "pool_size: it is more than 10000 connections"},
+		{"redis+cluster://", "host"},
+		{"redis+cluster://a/1", "path"},
+		{"redis+cluster://a?sentinel_auth=true", "unknown option sentinel_auth"},
+		{"redis+sentinel://a", "path"},
+		{"redis+sentinel:///m", "host"},
+		{"redis+sentinel://a/m/x", "path"},
+		{"redis+sentinel://a/m?sentinel_auth=1", "sentinel_auth"},
+		{"redis+sentinel://a/m?tls_ca=x", "unknown option tls_ca"},
+		{"rediss+cluster://a?tls_ca=/nowhere", "tls_ca"},
 		{"redis://a?durable=yes", "durable"},
 		{"redis://a?db=1", "unknown option db"},
 		{"redis://a?client_name=a%20b", "client_name"},
@@ -365,5 +375,33 @@ func TestUnixSocket(t *testing.T) {
 	}
 	if _, err := l2cache.Open(t.Context(), "redis+unix://"+socket+"-not"); !errors.Is(err, l2cache.ErrUnavailable) {
 		t.Errorf("Open without a socket = %v, want ErrUnavailable", err)
+	}
+}
+
+// TestWrongScheme opens servers of another kind than the URL says.
+func TestWrongScheme(t *testing.T) {
+	ca, cert, key := certificates(t, t.TempDir())
+	port := freePort(t)
+	plain := servertest.Redis(t, "--cluster-enabled", "no", "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
+		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no").Addr
+	secure := "localhost:" + port
+	for _, test := range []struct{ url, want string }{
+		{"rediss://" + plain + "?dial_timeout=1s", "it is redis://"},
+		{"rediss+cluster://" + plain + "?dial_timeout=1s", "it is redis://"},
+		{"redis://" + secure, "it is rediss://"},
+		{"redis+cluster://" + secure, "it is rediss://"},
+		{"redis+cluster://" + plain, "it is redis://"},
+		{"redis+sentinel://" + plain + "/m", "are sentinels"},
+		{"redis+sentinel://" + secure + "/m", "it is rediss://"},
+	} {
+		b, err := l2cache.Open(t.Context(), test.url)
+		if !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("Open(%q) = %v, %v; want ErrUnavailable with %q", test.url, b, err, test.want)
+		}
+	}
+	// A part of a cluster takes connections and refuses keys.
+	b := openURL(t, "redis://"+servertest.Redis(t, "--cluster-enabled", "yes").Addr)
+	if _, err := b.Get(t.Context(), "k"); !errors.Is(err, l2cache.ErrUnavailable) {
+		t.Errorf("Get of a cluster without slots = %v, want ErrUnavailable", err)
 	}
 }

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -156,6 +157,9 @@ func (c *Cache) newError(ctx context.Context, op, key string, err error) error {
 		return nil
 	case c.isClosed():
 		return l2cache.NewError(ctx, name, op, key, l2cache.ErrClosed, nil)
+	}
+	if _, _, moved := redirection(err); moved && !c.cluster {
+		err = fmt.Errorf("%w; for a server that is part of a cluster, it is redis+cluster://", err)
 	}
 	return l2cache.NewError(ctx, name, op, key, kind(err), unquoted(err))
 }

@@ -94,6 +94,7 @@ func (s *sentinels) connect(ctx context.Context, network, _ string) (net.Conn, e
 
 var (
 	errAnotherMaster = errors.New("the sentinels have named another master")
+	errNoSentinels   = errors.New("the hosts of redis+sentinel:// are sentinels, and this server is none")
 	errNoSentinel    = errors.New("no sentinel knows a master of this name")
 	errReplica       = errors.New("the server that the sentinels name is not a master")
 )
@@ -191,6 +192,8 @@ func (s *sentinels) say(ctx context.Context, deadline time.Time, sentinel pipeli
 	switch {
 	case err == redis.Nil || err == nil && len(addr.Val()) != 2:
 		return verdict{err: errNoSentinel}
+	case redis.HasErrorPrefix(err, "unknown command"):
+		return verdict{err: errNoSentinels}
 	case err != nil:
 		return verdict{err: err}
 	}
