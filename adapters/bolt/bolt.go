@@ -74,7 +74,10 @@
 // own goroutine. Reads do not wait for commits, except for one that has to map a
 // larger file.
 //
-// ErrFull: the disk or the database's MaxSize is full; nothing was changed.
+// ErrFull: the disk or the database's MaxSize is full; nothing was changed. Deletes go
+// on: a file that was opened by URL has its room on the disk before it is used, 1 MiB
+// or an eighth of it at a time, and the last 512 KiB are for them. (On Linux, and not on
+// every file system. Elsewhere, and with New, a Delete can find no room either.)
 // ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
 // entry, and a Delete or DeletePattern removes it, if bbolt can still find its way.
 // Touch and Add leave it alone. GetMany fails for its key only, and Scan yields the
@@ -316,7 +319,7 @@ func (c *Cache) Profile() l2cache.Profile {
 	p := l2cache.Profile{
 		Supports:    l2cache.CanGetMany | l2cache.CanScan | l2cache.CanWatch,
 		MaxValueLen: c.maxValueLen,
-		Evicts:      c.bound.limit > 0,
+		Evicts:      c.bound.evicts,
 		Durable:     true,
 		Embedded:    true,
 		Exclusive:   c.release != nil && !c.readOnly,

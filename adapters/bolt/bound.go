@@ -3,6 +3,7 @@ package bolt
 import (
 	"cmp"
 	"context"
+	"os"
 	"slices"
 	"time"
 
@@ -34,8 +35,11 @@ const (
 // A bound keeps the file of a cache below a size. The fields are those of the commit
 // under way.
 type bound struct {
-	limit int    // of the file, in bytes; 0: none
-	hand  rowKey // where the next sample begins
+	limit   int      // of the file, in bytes; 0: none, the caller has opened the database
+	reserve int      // of limit, for deletes
+	evicts  bool     // limit is max_bytes; otherwise the disk's, and moved as the file grows
+	file    *os.File // of the database, unless evicts
+	hand    rowKey   // where the next sample begins
 }
 
 // setBound bounds the file to limit bytes, or to what it has already and, if all of
@@ -49,7 +53,7 @@ func (c *Cache) setBound(limit int) error {
 		size += deleteReserve
 	}
 	limit = max(limit, size+boundedAlloc)
-	c.bound.limit = limit
+	c.bound = bound{limit: limit, reserve: deleteReserve, evicts: true}
 	c.maxValueLen = min(maxValueLen, limit/16)
 	c.rowLen = boundedRowLen
 	c.maxCommitRows = min(maxCommitRows, limit/16/boundedRowLen)

@@ -97,7 +97,7 @@ func (c *Cache) commitLocked(ws []*write) {
 	}
 }
 
-// applyLocked applies ws in one transaction, for which it makes room in a bounded file.
+// applyLocked applies ws in one transaction, for which it makes room.
 func (c *Cache) applyLocked(ws []*write) error {
 	if c.bound.limit == 0 {
 		return c.apply(ws)
@@ -110,15 +110,23 @@ func (c *Cache) applyLocked(ws []*write) error {
 	if stores == 0 {
 		return c.apply(ws)
 	}
-	if err := c.makeRoomLocked(stores); err != nil {
-		return err
+	if c.bound.evicts {
+		if err := c.makeRoomLocked(stores); err != nil {
+			return err
+		}
 	}
 	for {
-		c.db.MaxSize = c.bound.limit - deleteReserve
+		c.db.MaxSize = c.bound.limit - c.bound.reserve
 		err := c.apply(ws)
 		c.db.MaxSize = c.bound.limit
 		if !errors.Is(err, berrors.ErrMaxSizeReached) {
 			return err
+		}
+		if !c.bound.evicts {
+			if err := c.growLocked(stores); err != nil {
+				return err
+			}
+			continue
 		}
 		// There is room, but in pieces that are too small.
 		if any, evictErr := c.evictLocked(4*stores + c.bound.limit/64); !any || evictErr != nil {

@@ -178,8 +178,12 @@ func (f *file) openLocked(ctx context.Context, o *Options) (*Cache, error) {
 		return db.Close()
 	}
 	err = c.checkFile(file)
-	if err == nil && f.maxBytes > 0 && !o.ReadOnly {
+	switch {
+	case err != nil || o.ReadOnly:
+	case f.maxBytes > 0:
 		err = c.setBound(f.maxBytes)
+	default:
+		err = c.setRoom(file)
 	}
 	if err == nil && !o.ReadOnly {
 		err = syncDir(filepath.Dir(f.path))
