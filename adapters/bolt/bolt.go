@@ -76,7 +76,7 @@
 //
 // ErrFull: the disk or the database's MaxSize is full; nothing was changed. Deletes go
 // on: a file that was opened by URL has its room on the disk before it is used, 1 MiB
-// or an eighth of it at a time, and the last 512 KiB are for them. (On Linux, and not on
+// or an eighth of it, up to 16 MiB, at a time, and the last 512 KiB are for them. (On Linux, and not on
 // every file system. Elsewhere, and with New, a Delete can find no room either.)
 // ErrCorrupt: a row, or a page of bbolt's, is damaged. A Set replaces the damaged
 // entry, and a Delete or DeletePattern removes it, if bbolt can still find its way.
@@ -101,8 +101,8 @@
 //
 // Values of more than 1,900 bytes are in rows of that length there: long rows need many
 // pages side by side, which a full file does not have. The longest value has a 16th of
-// max_bytes. About three quarters of it are values if they are long, and a third if they
-// have 100 bytes. A file that is larger already stays so, and grows no more.
+// max_bytes. Of a full file of 32 MiB about 70 % were values of 10 KB, or 30 % values of
+// 100 bytes. A file that is larger already stays so, and grows by 3 MiB at most.
 //
 // # Damaged files
 //
