@@ -64,6 +64,13 @@ func (l *load) failures() (n int, last time.Time) {
 	return l.failed, l.last
 }
 
+// count returns how many calls there were.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls
+}
+
 // report ends the load and wants nothing wrong.
 func (l *load) report(t *testing.T) {
 	t.Helper()

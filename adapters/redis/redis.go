@@ -140,6 +140,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -287,6 +288,9 @@ func (c *Cache) init(p l2cache.Profile) {
 
 // Name returns "redis".
 func (c *Cache) Name() string { return name }
+
+// Format writes the name, whatever the verb: what else there is changes all the time.
+func (c *Cache) Format(f fmt.State, _ rune) { io.WriteString(f, name) }
 
 // Profile says that the clock is the server's, and what is known of the server's
 // configuration.
