@@ -93,6 +93,51 @@ func TestConfigYAML(t *testing.T) {
 	}
 }
 
+// FuzzConfig: whatever a decoder makes a Config of, Validate and the ways to print it do
+// not panic, show no password, and an encoded Config says the same when it is decoded.
+func FuzzConfig(f *testing.F) {
+	for _, text := range []string{
+		`{"url": "mem://name?lazy=true", "prefix": "app:", "op_timeout": "250ms", "options": {"x": "y"}}`,
+		`{"url": "mem://", "username": "user", "tls": {"server_name": "x"}}`,
+		"url: mem://user:secret@h1,h2:3/path?token=x\nop_timeout: 1m30s\noptions:\n  password: x",
+		"url: '%'\ndial_timeout: -1s", "url: a:b@c", "{}", "[]", "password: '***'", "options: {Á: 1}", "prefix: &a [*a]",
+	} {
+		f.Add(text)
+	}
+	const canary = "c4n4ry5ecret"
+	f.Fuzz(func(t *testing.T, text string) {
+		var fromYAML, fromJSON l2cache.Config
+		_ = yaml.Unmarshal([]byte(text), &fromYAML)
+		_ = json.Unmarshal([]byte(text), &fromJSON)
+		for _, c := range []l2cache.Config{fromYAML, fromJSON} {
+			if strings.Contains(text, "_") && (c.PasswordFile != "" || strings.Contains(text, "tls")) {
+				continue // it would read files
+			}
+			c.Password = l2cache.NewSecret(canary)
+			redacted := c.Redacted()
+			encoded, err := json.Marshal(c)
+			if err != nil {
+				t.Fatalf("Marshal(%v) = %v", c, err)
+			}
+			if shown := fmt.Sprintf("%v %s %v", redacted, encoded, c.Validate()); strings.Contains(shown, canary) {
+				t.Fatalf("the password shows: %s", shown)
+			}
+			c.Password = l2cache.Secret{}
+			redacted = c.Redacted()
+			if encoded, err = json.Marshal(c); err != nil {
+				t.Fatalf("Marshal(%v) = %v", c, err)
+			}
+			var again l2cache.Config
+			if err := json.Unmarshal(encoded, &again); err != nil {
+				t.Fatalf("Unmarshal(%s) = %v", encoded, err)
+			}
+			if got := again.Redacted(); !strings.HasPrefix(redacted, "(") && got != redacted {
+				t.Fatalf("%s, encoded and decoded, is %s", redacted, got)
+			}
+		}
+	})
+}
+
 func TestConfigReportsEverything(t *testing.T) {
 	c := l2cache.Config{
 		URL:          "configured://user:hunter2@h?op_timeout=1s&prefix=a&pool_size=x&hue=3",
