@@ -135,7 +135,7 @@ func FuzzCanary(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at, way uint8, user, options string) {
 		// After a third slash comes a path, which is not secret.
 		if strings.HasPrefix(user, "/") || strings.Contains(user+options, canary) {
-			t.Skip()
+			return
 		}
 		to := all[int(at)%len(all)]
 		c := l2cache.Config{Options: map[string]string{}}
