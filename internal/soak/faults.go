@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"time"
 
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/conformance"
 	"github.com/l2cache/l2cache/internal/servertest"
 
 	_ "github.com/l2cache/l2cache/adapters/bolt"
@@ -20,8 +22,8 @@ import (
 // A backend is what to open, and what can happen to it.
 type backend struct {
 	name   string
-	handle string // the URL
-	copies int    // handles at a time
+	url    string
+	copies int // handles at a time
 	faults []fault
 	close  func() error
 }
@@ -36,38 +38,32 @@ type fault struct {
 func start(name, dir string) (*backend, error) {
 	var server *servertest.Server
 	var err error
+	var url string
 	b := &backend{name: name, copies: 2}
 	keeps := true // what was acknowledged outlives the server's death
 	switch name {
 	case "mem":
-		b.handle, b.close = "mem://soak", func() error { return nil }
+		b.url, b.close = "mem://soak", func() error { return nil }
 		return b, nil
 	case "bolt":
-		b.handle, b.close, b.copies = "bolt://"+filepath.ToSlash(filepath.Join(dir, "cache.db")), func() error { return nil }, 1
-		b.faults = []fault{{"reopen", func(r *run, _ time.Duration) error { return r.reopen(b.handle) }}}
+		b.url, b.close, b.copies = "bolt://"+filepath.ToSlash(filepath.Join(dir, "cache.db")), func() error { return nil }, 1
+		b.faults = []fault{{"reopen", func(r *run, _ time.Duration) error { return r.reopen(b.url) }}}
 		return b, nil
 	case "redis":
+		url = "redis://%s?op_timeout=300ms&durable=true"
 		server, err = servertest.StartRedis("--appendonly", "yes", "--appendfsync", "always")
-		if err == nil {
-			b.handle = "redis://" + server.Addr + "?op_timeout=300ms&durable=true"
-		}
 	case "memcached":
-		keeps = false
+		url, keeps = "memcached://%s?op_timeout=300ms", false
 		server, err = servertest.StartMemcached("-m", "1024")
-		if err == nil {
-			b.handle = "memcached://" + server.Addr + "?op_timeout=300ms"
-		}
 	case "nats":
+		url = "nats://%s/soak?op_timeout=300ms"
 		server, err = servertest.StartNATS()
-		if err == nil {
-			b.handle = "nats://" + server.Addr + "/soak?op_timeout=300ms"
-		}
 	case "nats-r3":
 		servers, err := servertest.StartNATSCluster()
 		if err != nil {
 			return nil, err
 		}
-		b.handle = "nats://" + servers[0].Addr + "," + servers[1].Addr + "," + servers[2].Addr + "/soak?op_timeout=1s&replicas=3"
+		b.url = "nats://" + servers[0].Addr + "," + servers[1].Addr + "," + servers[2].Addr + "/soak?op_timeout=1s&replicas=3"
 		b.close = servers.Close
 		for _, s := range servers { // one of them at a time is away
 			b.faults = append(b.faults, serverFaults(s, true)...)
@@ -79,9 +75,41 @@ func start(name, dir string) (*backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.close = server.Close
-	b.faults = serverFaults(server, keeps)
+	proxy, err := conformance.NewProxy(server.Addr)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	b.url = fmt.Sprintf(url, proxy.Addr())
+	b.close = func() error { return errors.Join(proxy.Close(), server.Close()) }
+	b.faults = append(serverFaults(server, keeps), proxyFaults(proxy)...)
 	return b, nil
+}
+
+// proxyFaults break connections; the server itself goes on.
+func proxyFaults(p *conformance.Proxy) []fault {
+	return []fault{
+		{"reset", func(*run, time.Duration) error {
+			p.Reset()
+			return nil
+		}},
+		{"cut mid-reply", func(_ *run, d time.Duration) error {
+			p.CutMidReply(int(d % 500))
+			time.Sleep(d / 4)
+			p.CutMidReply(-1)
+			return nil
+		}},
+		{"delay", func(_ *run, d time.Duration) error {
+			p.Delay(d / 20)
+			time.Sleep(d)
+			p.Delay(0)
+			return nil
+		}},
+		{"refuse", func(_ *run, d time.Duration) error {
+			p.Refuse()
+			time.Sleep(d)
+			return p.Accept()
+		}},
+	}
 }
 
 func serverFaults(s *servertest.Server, keeps bool) []fault {

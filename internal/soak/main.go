@@ -1,5 +1,5 @@
-// Command soak lets real servers stall, die and come back for a while, under
-// random calls, and holds every answer against the contract: no entry early or
+// Command soak lets real servers stall, die and come back, and connections break,
+// for a while, under random calls, and holds every answer against the contract: no entry early or
 // late, none torn, lost or wrong, no call that hangs, no goroutine and no file
 // descriptor left at the end. It prints a line for each backend, and fails if
 // one of these is not zero.
@@ -91,7 +91,7 @@ func soak(ctx context.Context, name string, d time.Duration, seed uint64) error 
 
 	var handles []l2cache.L2CacheBackend
 	for range b.copies {
-		h, err := l2cache.Open(ctx, b.handle)
+		h, err := l2cache.Open(ctx, b.url)
 		if err != nil {
 			return err
 		}
