@@ -103,13 +103,6 @@ func (h *Hub) Fail(err error) {
 	}
 }
 
-// Idle reports whether nobody watches.
-func (h *Hub) Idle() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.watchers) == 0
-}
-
 // Watch is the Watch of a backend of that Name. It ends with ErrClosed when closed
 // is.
 func (h *Hub) Watch(ctx context.Context, backend, prefix string, closed <-chan struct{}) iter.Seq2[Event, error] {
