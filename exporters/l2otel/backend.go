@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/l2cache/l2cache"
@@ -25,34 +26,63 @@ func (t *Telemetry) setServer(address string, port int) {
 	}
 }
 
-// Op is an observer of a backend, for l2cache.Observe. If there is a span in ctx, the call
-// becomes a child of it.
-func (t *Telemetry) Op(ctx context.Context, op l2cache.Op) {
-	call := slices.Concat([]attribute.KeyValue{systemKey.String(op.Backend), operationKey.String(op.Name)}, t.server)
+// An outcome is how a call of a backend can end. There are few.
+type outcome struct{ backend, operation, outcome, kind string }
+
+// measured has what the measurements of calls that end alike have in common. To make the
+// sets of attributes takes longer than all of the rest.
+type measured struct {
+	attributes []attribute.KeyValue // of the span
+	duration   metric.MeasurementOption
+	hits       metric.MeasurementOption
+	misses     metric.MeasurementOption
+	other      metric.MeasurementOption
+}
+
+func (t *Telemetry) measured(op l2cache.Op) *measured {
+	o := outcome{op.Backend, op.Name, op.Outcome(), op.ErrorKind()}
+	if m, ok := t.measurements.Load(o); ok {
+		return m.(*measured)
+	}
+	call := slices.Concat([]attribute.KeyValue{systemKey.String(o.backend), operationKey.String(o.operation)}, t.server)
 	with := func(outcome string) []attribute.KeyValue {
 		return append(slices.Clone(call), outcomeKey.String(outcome))
 	}
-	ended := with(op.Outcome())
-	if kind := op.ErrorKind(); kind != "" {
-		ended = append(ended, errorTypeKey.String(kind))
+	m := &measured{
+		attributes: with(o.outcome),
+		hits:       t.with(with("hit")...),
+		misses:     t.with(with("miss")...),
+		other:      t.with(call...),
 	}
-	t.span(ctx, op, ended)
+	if o.kind != "" {
+		m.attributes = append(m.attributes, errorTypeKey.String(o.kind))
+	}
+	m.duration = t.with(m.attributes...)
+	t.measurements.Store(o, m)
+	return m
+}
+
+// Op is an observer of a backend, for l2cache.Observe. If there is a span in ctx, the call
+// becomes a child of it.
+func (t *Telemetry) Op(ctx context.Context, op l2cache.Op) {
+	m := t.measured(op)
+	t.span(ctx, op, m.attributes)
 	if op.Name != "watch" { // lasts for as long as its caller likes
-		t.operationDuration.Record(ctx, op.Duration.Seconds(), t.with(ended...))
+		t.operationDuration.Record(ctx, op.Duration.Seconds(), m.duration)
 	}
 	if op.Hits+op.Misses > 0 {
-		t.operationKeys.Add(ctx, int64(op.Hits), t.with(with("hit")...))
-		t.operationKeys.Add(ctx, int64(op.Misses), t.with(with("miss")...))
+		t.operationKeys.Add(ctx, int64(op.Hits), m.hits)
+		t.operationKeys.Add(ctx, int64(op.Misses), m.misses)
 	}
 	if op.Bytes > 0 && (op.Err == nil || op.Hits > 0) {
-		t.operationBytes.Add(ctx, int64(op.Bytes), t.with(call...))
+		t.operationBytes.Add(ctx, int64(op.Bytes), m.other)
 	}
 	switch {
 	case !knowsTTL(op):
 	case op.TTL == l2cache.NoExpiry:
-		t.operationNoExpiry.Add(ctx, 1, t.with(call...))
+		t.operationNoExpiry.Add(ctx, 1, m.other)
 	default:
-		t.operationTTL.Record(ctx, op.TTL.Seconds(), t.with(call...))
+		t.operationTTL.Record(ctx, op.TTL.Seconds(), m.other)
 	}
 }
 

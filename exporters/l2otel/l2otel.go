@@ -19,6 +19,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
@@ -71,6 +72,8 @@ type Telemetry struct {
 	target string               // the end of a span's name
 
 	instruments
+	measurements sync.Map // of Op: outcome → *measured
+
 	counts      reads
 	l1HitsEvery int
 	l1Hit       l1Hit

@@ -420,3 +420,25 @@ func BenchmarkL1Hit(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBackendGet is what an observer adds to a read of a backend that has no span.
+func BenchmarkBackendGet(b *testing.B) {
+	telemetry, _ := newTelemetry(b, l2otel.Options{})
+	raw := mem.New(mem.NewStore())
+	for _, impl := range []struct {
+		name    string
+		backend l2cache.L2CacheBackend
+	}{{"l2cache", l2cache.Observe(raw, telemetry.Op)}, {"raw", raw}} {
+		if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
+			b.Fatal(err)
+		}
+		b.Run("impl="+impl.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := impl.backend.GetWithTTL(b.Context(), "k"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/mem"
 	"github.com/l2cache/l2cache/exporters/l2prom"
 	"github.com/l2cache/l2cache/tiered"
@@ -19,7 +20,7 @@ func BenchmarkL1Hit(b *testing.B) {
 	}{
 		{"l2cache", l2prom.New(nil).Event},
 		{"raw", nil},
-		{"empty", func(context.Context, tiered.Event) {}},
+		{"nothing", func(context.Context, tiered.Event) {}},
 	} {
 		cache, err := tiered.New(mem.New(mem.NewStore()), &tiered.Options[int]{NoWatch: true, MaxL1TTL: time.Hour, Observer: impl.observer})
 		if err != nil {
@@ -52,6 +53,31 @@ func BenchmarkL1Hit(b *testing.B) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// BenchmarkBackendGet reads from a backend, observed and (raw) not.
+func BenchmarkBackendGet(b *testing.B) {
+	raw := mem.New(mem.NewStore())
+	for _, impl := range []struct {
+		name    string
+		backend l2cache.L2CacheBackend
+	}{
+		{"l2cache", l2cache.Observe(raw, l2prom.New(nil).Op)},
+		{"raw", raw},
+	} {
+		if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
+			b.Fatal(err)
+		}
+		b.Run("impl="+impl.name, func(b *testing.B) {
+			ctx := b.Context()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := impl.backend.GetWithTTL(ctx, "k"); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }
