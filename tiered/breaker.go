@@ -109,6 +109,12 @@ func isFailure(err error) bool {
 	return err != nil && !errors.Is(err, l2cache.ErrNotFound) && !saysNothing(err)
 }
 
+// isTransient reports whether a write that has failed with err may do better later: it was
+// not refused for what it is.
+func isTransient(err error) bool {
+	return isFailure(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // ask has f call L2, if the breaker lets it, within L2Timeout. Some of a batch's keys
 // may fail: f then returns what counts for the breaker.
 func (c *Cache[V]) ask(ctx context.Context, op, key string, f func(context.Context) error) error {

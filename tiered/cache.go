@@ -362,7 +362,7 @@ func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error
 		}
 	}
 	c.written(key, gen, nil)
-	if err != nil && !errors.Is(err, l2cache.ErrClosed) {
+	if isTransient(err) {
 		c.resendLater(ctx, key)
 	}
 	return err

@@ -150,7 +150,7 @@ func (c *Cache[V]) resent(ctx context.Context, key string, err error) {
 		outcome = OutcomeStored
 		c.drop(key) // a read that began before the delete may have promoted it
 	}
-	if c.deletes.sent(key, err != nil) {
+	if c.deletes.sent(key, isTransient(err)) {
 		c.spawn(c.resend)
 	}
 	c.tell(ctx, Event{Kind: EventResend, Outcome: outcome, Key: key, Err: err, Consumed: unknown})

@@ -29,7 +29,8 @@ type Loaded[V any] struct {
 // panic, as a *PanicError.
 //
 // The ctx has the values of the caller's who began the load. It ends when nobody waits
-// any more, or with Close.
+// any more, or with Close. A loader may use the Cache, but not load its own key: it would
+// wait for itself.
 type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], error)
 
 // A ManyLoader is a Loader of several keys in one call. A key that is not in what it

@@ -63,9 +63,9 @@ type Options[V any] struct {
 	// deleted when L2 is back. Default: 1,024. Negative: none.
 	MaxPendingDeletes int
 
-	// Observer is told of everything that happens, in the goroutine where it does: it
-	// has to be quick. It may call Stats. The ctx is the caller's, that of the load, or
-	// the Cache's own.
+	// Observer is told of everything that happens, in the goroutine where it does, and
+	// from several at a time: it has to be quick. Of the Cache it may call Stats and
+	// nothing else. The ctx is the caller's, that of the load, or the Cache's own.
 	Observer func(context.Context, Event)
 }
 

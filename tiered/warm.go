@@ -96,8 +96,8 @@ func (c *Cache[V]) warmOptions(o *WarmOptions) (WarmOptions, error) {
 	if w.MinTTL < 0 || w.MaxEntries < 0 || w.MaxBytes < 0 || w.Rate < 0 {
 		return w, errors.New("tiered: WarmOptions has a negative field")
 	}
-	w.MaxEntries = cmp.Or(w.MaxEntries, c.options.MaxEntries)
 	w.MaxBytes = cmp.Or(w.MaxBytes, c.options.MaxBytes)
+	w.MaxEntries = cmp.Or(w.MaxEntries, c.options.MaxEntries, c.options.MaxBytes/entryOverhead+1)
 	return w, nil
 }
 
