@@ -9,12 +9,13 @@ import (
 	"github.com/l2cache/l2cache"
 )
 
-// Codes of the JetStream API for which package jetstream has no name:
-// server/errors.json of nats-server.
+// Codes of the JetStream API for which package jetstream has no name, or only its newest
+// version: server/errors.json of nats-server.
 const (
 	codeInsufficientResources jetstream.ErrorCode = 10023 // max_file_store, max_memory_store
 	codeMemoryExceeded        jetstream.ErrorCode = 10028 // limits of the account
 	codeStorageExceeded       jetstream.ErrorCode = 10047
+	codeMessageTooLarge       jetstream.ErrorCode = 10054
 	codeStoreFailed           jetstream.ErrorCode = 10077 // MaxBytes, MaxMsgs
 	codeWrongLastSequence     jetstream.ErrorCode = 10164
 )
@@ -31,7 +32,7 @@ func kind(err error) error {
 	switch api.ErrorCode {
 	case codeInsufficientResources, codeMemoryExceeded, codeStorageExceeded, codeStoreFailed:
 		return l2cache.ErrFull
-	case jetstream.JSErrCodeStreamMessageExceedsMaximum:
+	case codeMessageTooLarge:
 		return l2cache.ErrTooLarge
 	}
 	return l2cache.ErrUnavailable
