@@ -85,7 +85,8 @@
 // that a URL opens gives each connection a gomemcache client of its own, by which a
 // call knows its connection: one deadline of op_timeout bounds the dial, the
 // requests and the whole answers, and the end of ctx closes the connection. A write
-// that was ended so may still take effect. GetMany has op_timeout for each gets of a
+// that was ended so may still take effect. The first connections, which are made when
+// the backend is opened, have dial_timeout, unless lazy=true. GetMany has op_timeout for each gets of a
 // server.
 //
 // Gets that come while others are under way to the same server share a round trip;

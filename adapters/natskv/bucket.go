@@ -192,10 +192,13 @@ func statusError(m *nats.Msg) error {
 // openStream returns the settings of the stream, which it may create if it is missing.
 func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, create bool) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
-	m, err := r.doAgain(ctx, limit, request{subject: apiStreamInfo + want.Name})
-	if err == nil {
-		err = parse(m, &info)
-	}
+	err := r.patiently(ctx, limit, func() error {
+		m, err := r.doAgain(ctx, limit, request{subject: apiStreamInfo + want.Name})
+		if err == nil {
+			err = parse(m, &info)
+		}
+		return err
+	})
 	switch {
 	case err == nil:
 		return &info.Config, nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/conformance"
@@ -57,46 +58,81 @@ func TestCluster(t *testing.T) {
 	})
 }
 
+// A bucket that another program has made, with other settings, is taken over in place.
+func TestClusterBucketOfOthers(t *testing.T) {
+	t.Parallel()
+	servers := servertest.NATSCluster(t)
+	js := jetStream(t, connect(t, servers[0]))
+	ctx := context.Background()
+	kv, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "stock", Replicas: 3, TTL: 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(ctx, "theirs", "v"); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, servers[1], "stock")
+	if got, err := b.Get(ctx, "theirs"); !errors.Is(err, l2cache.ErrCorrupt) {
+		t.Errorf("Get of another program's value = %q, %v; want %v", got, err, l2cache.ErrCorrupt)
+	}
+	other := open(t, servers[2], "stock", "create=false")
+	for i := range 100 {
+		value := fmt.Sprint(i)
+		set(t, b, "k", value, time.Hour)
+		want(t, other, "k", value)
+	}
+	if p := l2cache.ProfileOf(b); p.MaxTTL != 24*time.Hour-time.Second || !p.Durable {
+		t.Errorf("the profile is %+v, want MaxTTL one second less than the bucket's MaxAge, Durable", p)
+	}
+	if got, err := kv.Get(ctx, "theirs"); err != nil || string(got.Value()) != "v" {
+		t.Errorf("their value is %v, %v after that, want \"v\"", got, err)
+	}
+}
+
 // TestConformanceOfCluster breaks all servers at a time: TestLeaderFails breaks one.
 func TestConformanceOfCluster(t *testing.T) {
 	t.Parallel()
-	servers := servertest.NATSCluster(t)
+	servers := servertest.NATSCluster(t, "--no_advertise") // the client is to know the proxies only
 	var hosts []string
+	var faults []*conformance.Faults
 	for _, srv := range servers {
-		hosts = append(hosts, srv.Addr)
+		addr, f := proxied(t, srv)
+		hosts, faults = append(hosts, addr), append(faults, f)
 	}
 	nc := connect(t, servers[0])
-	each := func(f func(*servertest.Server) error) func(context.Context) error {
-		return func(context.Context) error {
-			var errs []error
-			for _, srv := range servers {
-				errs = append(errs, f(srv))
-			}
-			return errors.Join(errs...)
+	each := func(do func(f *conformance.Faults) error) error {
+		var errs []error
+		for _, f := range faults {
+			errs = append(errs, do(f))
 		}
+		return errors.Join(errs...)
 	}
-	// ready is each, and then waits for the leaders of the stream and of the cluster.
-	ready := func(f func(*servertest.Server) error) func(context.Context) error {
-		return func(ctx context.Context) error {
-			if err := each(f)(ctx); err != nil {
-				return err
-			}
-			for ctx.Err() == nil {
-				if askLeader(nc, "KV_conformance") != "" && askMeta(nc) {
-					return nil
-				}
-			}
-			return ctx.Err()
+	// ready waits for the leaders of the stream and of the cluster.
+	ready := func(ctx context.Context, err error) error {
+		for err == nil && (askLeader(nc, "KV_conformance") == "" || !askMeta(nc)) {
+			err = ctx.Err()
 		}
+		return err
 	}
 	conformance.Run(t, openURL("nats://"+strings.Join(hosts, ",")+"/conformance?replicas=3&op_timeout=5s"), &conformance.Options{
 		Strict:    true,
 		OpTimeout: 5 * time.Second,
 		Faults: &conformance.Faults{
-			Down:   each((*servertest.Server).Kill),
-			Up:     ready((*servertest.Server).Start),
-			Stall:  each((*servertest.Server).Pause),
-			Resume: ready((*servertest.Server).Resume),
+			Down: func(ctx context.Context) error {
+				return each(func(f *conformance.Faults) error { return f.Down(ctx) })
+			},
+			Up: func(ctx context.Context) error {
+				return ready(ctx, each(func(f *conformance.Faults) error { return f.Up(ctx) }))
+			},
+			Stall: func(ctx context.Context) error {
+				return each(func(f *conformance.Faults) error { return f.Stall(ctx) })
+			},
+			Resume: func(ctx context.Context) error {
+				return ready(ctx, each(func(f *conformance.Faults) error { return f.Resume(ctx) }))
+			},
+			CutMidReply: func(ctx context.Context, n int) error {
+				return each(func(f *conformance.Faults) error { return f.CutMidReply(ctx, n) })
+			},
 		},
 		Raw: raw(t, servers[0], "conformance"),
 	})

@@ -12,6 +12,7 @@ import (
 // Codes of the JetStream API for which package jetstream has no name, or only its newest
 // version: server/errors.json of nats-server.
 const (
+	codeNotAvailable          jetstream.ErrorCode = 10008 // in a cluster, without a leader
 	codeInsufficientResources jetstream.ErrorCode = 10023 // max_file_store, max_memory_store
 	codeMemoryExceeded        jetstream.ErrorCode = 10028 // limits of the account
 	codeStorageExceeded       jetstream.ErrorCode = 10047

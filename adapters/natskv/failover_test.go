@@ -30,7 +30,10 @@ type failover struct {
 	load  sync.WaitGroup
 
 	mu      sync.Mutex
-	results []result // guarded by mu; of those after begin
+	results []result                 // guarded by mu; of those after begin
+	changed map[string]time.Duration // guarded by mu; when a key was last set, since begin
+	told    map[string]time.Duration // guarded by mu; when Watch last told of a key, since begin
+	gap     time.Duration            // guarded by mu; when Watch last told of a gap, since begin
 }
 
 // A result is how an operation has ended.
@@ -46,7 +49,10 @@ const failoverStream = "KV_failover"
 // another one.
 func newFailover(t *testing.T, toLeader bool) (f *failover, leader *servertest.Server) {
 	t.Helper()
-	f = &failover{cluster: cluster(t), stop: make(chan struct{})}
+	f = &failover{
+		cluster: cluster(t), stop: make(chan struct{}),
+		changed: map[string]time.Duration{}, told: map[string]time.Duration{},
+	}
 	ctx := context.Background()
 	dial := func(addr string) (l2cache.L2CacheBackend, error) {
 		return l2cache.Open(ctx, "nats://"+addr+"/failover?replicas=3&dial_timeout=20s")
@@ -88,14 +94,24 @@ func (f *failover) observe(t *testing.T, srv *servertest.Server) *nats.Conn {
 // operation.
 func (f *failover) run(t *testing.T) {
 	f.begin = time.Now()
+	ctx, stop := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { f.watch(ctx, t) })
+	t.Cleanup(func() { stop(); watch.Wait() })
 	for w := range 4 {
 		key := fmt.Sprint("k", w)
 		var c counter
 		f.load.Go(func() {
 			for n := uint64(1); f.goesOn(); n++ {
 				c.tries(n)
+				began := time.Since(f.begin)
 				err := f.b.Set(context.Background(), key, counted(n), ttlOf(n))
 				c.tried(n, err)
+				if err == nil {
+					f.mu.Lock()
+					f.changed[key] = began
+					f.mu.Unlock()
+				}
 				f.ended(t, "Set", err)
 			}
 		})
@@ -137,6 +153,25 @@ func (f *failover) run(t *testing.T) {
 			}
 		}
 	})
+}
+
+// watch notes what a Watch tells.
+func (f *failover) watch(ctx context.Context, t *testing.T) {
+	for event, err := range l2cache.Watch(ctx, f.b, "k") {
+		if err != nil {
+			if ctx.Err() == nil {
+				t.Errorf("Watch = %v, want that it goes on", err)
+			}
+			return
+		}
+		f.mu.Lock()
+		if at := time.Since(f.begin); event.Gap {
+			f.gap = at
+		} else {
+			f.told[event.Key] = at
+		}
+		f.mu.Unlock()
+	}
 }
 
 // A counter is what is known of the value under a writer's key.
@@ -205,6 +240,16 @@ func (f *failover) end(t *testing.T, fault, ready time.Duration) {
 	_, late := timed(func() { time.Sleep(max(0, ready+2*time.Second-time.Since(f.begin))) })
 	close(f.stop)
 	f.load.Wait()
+	await(t, "Watch has told of the last change of each key, or of a gap after it", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for key, at := range f.changed {
+			if f.told[key] < at && f.gap < at {
+				return false
+			}
+		}
+		return true
+	})
 	for _, op := range []string{"Set", "Get"} {
 		var firstError, lastError, back time.Duration
 		succeeded, failed := 0, 0
@@ -327,4 +372,46 @@ func TestQuorumIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.end(t, fault, f.leads(t, nc, ""))
+}
+
+// A backend that nobody calls leaves a leader that stalls before there is another one.
+// So what the old one answers, when it goes on and still thinks that it leads, is not
+// seen.
+func TestStoppedLeaderIsNotAsked(t *testing.T) {
+	t.Parallel()
+	f, leader := newFailover(t, true)
+	b := f.b
+	for _, srv := range f.cluster {
+		if srv == leader {
+			continue
+		}
+		other, err := l2cache.Open(context.Background(), "nats://"+srv.Addr+"/failover?dial_timeout=20s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		set(t, other, "k", "old", time.Hour)
+		want(t, b, "k", "old")
+		if err := leader.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "there is another leader", func() bool { return other.Set(context.Background(), "k", []byte("new"), time.Hour) == nil })
+		break
+	}
+	connected := b.(*natskv.Cache).Conn().ConnectedAddr()
+	var reads sync.WaitGroup
+	for range 20 {
+		reads.Go(func() {
+			if value, err := b.Get(context.Background(), "k"); err == nil && string(value) != "new" {
+				t.Errorf("Get when the old leader goes on = %q, want \"new\" or an error", value)
+			}
+		})
+	}
+	if err := leader.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	reads.Wait()
+	if connected == leader.Addr {
+		t.Errorf("after an election the backend is still connected to the old leader, at %s", connected)
+	}
 }

@@ -38,18 +38,32 @@ func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.
 
 // readAll reads keys, and hands on what read would return for each.
 func (c *Cache) readAll(ctx context.Context, b *bucket, keys []string, got func(key string, m message, err error)) {
-	b.doAll(ctx, c.opTimeout, batch{
-		n:       len(keys),
-		size:    b.replySize,
-		request: func(i int) request { return c.readRequest(b, keys[i]) },
-		reply: func(i int, m *nats.Msg, err error) {
-			var stored message
-			if err == nil {
-				stored, err = readReply(b, m)
-			}
-			got(keys[i], stored, err)
-		},
+	limit := time.Now().Add(c.opTimeout) // for those that have to be read again
+	err := b.patiently(ctx, limit, func() error {
+		var again []string
+		var notAvailable error
+		b.doAll(ctx, c.opTimeout, batch{
+			n:       len(keys),
+			size:    b.replySize,
+			request: func(i int) request { return c.readRequest(b, keys[i]) },
+			reply: func(i int, m *nats.Msg, err error) {
+				var stored message
+				if err == nil {
+					stored, err = readReply(b, m)
+				}
+				if isCode(err, codeNotAvailable) {
+					again, notAvailable = append(again, keys[i]), err
+					return
+				}
+				got(keys[i], stored, err)
+			},
+		})
+		keys = again
+		return notAvailable
 	})
+	for _, key := range keys {
+		got(key, message{}, err)
+	}
 }
 
 // SetMany publishes as Set does, without waiting for each acknowledgement.

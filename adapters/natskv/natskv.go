@@ -30,10 +30,10 @@
 //	                 $JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.<consumer> every two seconds
 //
 // Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
-// full; Add is one where there is no message, Touch is two. The first operation, and
-// the first after a reconnect, also asks for the stream's settings, as Ping does, and
-// creates the bucket if it is missing, unless create=false. A bucket whose settings break the contract is
-// refused, with an error that names the setting.
+// full; Add is one where there is no message, Touch is two. The first operation, and the
+// first after a reconnect or a timeout, also asks for the stream's settings, as Ping does, and creates
+// the bucket if it is missing, unless create=false. A bucket whose settings break the
+// contract is refused, with an error that names the setting.
 //
 // Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
 // of the prefix, or of what the pattern begins with, and sort out the rest themselves;
@@ -78,12 +78,30 @@
 // Close or when a connection broke, is removed by the server after ten seconds. What
 // removes messages without publishing, as a purge of the stream does, is not told.
 //
-// Nothing is sent twice. A call that is under way when the connection breaks is
+// A write is sent once. A call that is under way when the connection breaks is
 // ErrUnavailable at once, and so is every call until the client has reconnected,
 // which it tries for ever, after 50 ms at first and four times in a second later. With
-// file storage, entries survive a restart of the server; with memory storage the
-// bucket itself does not, and is created again. A bucket with replicas has no leader,
-// and is ErrUnavailable, for some seconds after its leader has died.
+// file storage, entries survive a restart of the server, and its death; what a machine
+// loses that dies is up to the server's sync_interval, two minutes by default. With
+// memory storage the bucket itself does not survive, and is created again.
+//
+// A bucket with replicas has no leader, and is ErrUnavailable, for four to nine seconds
+// after its leader has died or stalled: the server's election timeout. Meanwhile reads
+// are sent again each 200 ms, and a call that comes after another has timed out waits
+// for the stream's settings before it sends anything. So calls succeed as soon as there
+// is a leader, and those that fail before, but for the first, are not in doubt.
+//
+// When a call has timed out, and over a bucket with replicas also when nothing has come
+// for a second, a server that has said nothing meanwhile is asked for a sign of life. If
+// it gives none within op_timeout, a second at least, the connection is broken, and the
+// next server tried. That is done to a connection that the backend has made, and not to
+// one of the caller's: there a server that stalls is noticed by the driver, after three
+// times nats.PingInterval, and a leader that was stopped for longer than an election
+// takes may answer reads by what was there before, when it goes on.
+//
+// A server whose disk somebody else has filled answers no writes, deletes included, for
+// as long as that lasts and after it (nats-server 2.15.2, until it is restarted): they
+// are ErrUnavailable, and reads go on.
 //
 // # Opening
 //
@@ -101,9 +119,9 @@
 // each connection, so that it may be replaced before the JWT in it expires.
 //
 // A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists and set
-// its History of 1 to 2, and takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has asked the
-// server: max_age says what the bucket has, and the profile declares neither a largest
-// value nor durability.
+// its History of 1 to 2, unless create=false, and takes its MaxAge as it is, unless
+// lazy=true. With lazy=true nobody has asked the server: max_age says what the bucket
+// has, and the profile declares neither a largest value nor durability.
 //
 // # Permissions
 //
@@ -115,8 +133,8 @@
 //	$JS.API.DIRECT.GET.KV_<bucket>.>          Get, Touch, Add, Scan; without replicas
 //	$JS.API.STREAM.MSG.GET.KV_<bucket>        Get, Touch, Add, Scan; with replicas
 //	$JS.API.STREAM.PURGE.KV_<bucket>          Delete, if the store is full
-//	$JS.API.CONSUMER.*.KV_<bucket>            Watch
-//	$JS.API.CONSUMER.*.KV_<bucket>.>          Watch
+//	$JS.API.CONSUMER.CREATE.KV_<bucket>       Watch
+//	$JS.API.CONSUMER.DELETE.KV_<bucket>.>     Watch
 //	$JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.>   Watch
 //	$JS.API.INFO                              to create the bucket
 //	$JS.API.STREAM.CREATE.KV_<bucket>         to create the bucket
@@ -520,6 +538,9 @@ func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*buc
 	if err != nil {
 		c.forget()
 		return nil, fmt.Errorf("stream %s: %w", c.stream.Name, err)
+	}
+	if r.link != nil && b.config.Replicas > 1 {
+		r.alive.Do(func() { go r.keepAlive() })
 	}
 	c.bucket.Store(b)
 	return b, nil

@@ -36,15 +36,22 @@ func (m message) entry() (l2cache.Entry, error) {
 // read returns the message under key. If there is none, or the marker of a deletion,
 // the error is ErrNotFound; then the sequence is 0, or that of the marker.
 func (c *Cache) read(ctx context.Context, limit time.Time, b *bucket, key string) (message, error) {
-	do := b.do
-	if !b.direct {
-		do = b.doAgain
+	if b.direct {
+		m, err := b.do(ctx, limit, c.readRequest(b, key))
+		if err != nil {
+			return message{}, err
+		}
+		return readReply(b, m)
 	}
-	m, err := do(ctx, limit, c.readRequest(b, key))
-	if err != nil {
-		return message{}, err
-	}
-	return readReply(b, m)
+	var stored message
+	err := b.patiently(ctx, limit, func() error {
+		m, err := b.doAgain(ctx, limit, c.readRequest(b, key))
+		if err == nil {
+			stored, err = readReply(b, m)
+		}
+		return err
+	})
+	return stored, err
 }
 
 func (c *Cache) readRequest(b *bucket, key string) request {

@@ -32,6 +32,7 @@ type requester struct {
 	wake    chan struct{}   // has an element if the queue may have one
 	stopped chan struct{}   // closed when run has returned
 
+	alive      sync.Once    // keepAlive runs
 	maxPayload atomic.Int64 // of the server; known once there was a reply
 
 	mu          sync.Mutex
@@ -42,6 +43,7 @@ type requester struct {
 	lost        bool                       // guarded by mu; the connection is closed for good
 	heard       uint64                     // guarded by mu; counts what comes
 	probing     bool                       // guarded by mu; see probeLocked
+	away        bool                       // guarded by mu; the connection is broken, and not back
 	looking     bool                       // guarded by mu; see lookLaterLocked
 	deaf        bool                       // guarded by mu; the server has refused the subscription
 	violation   error                      // guarded by mu; see refused
@@ -141,6 +143,27 @@ func (r *requester) doAgain(ctx context.Context, limit time.Time, q request) (*n
 		return m, err
 	}
 }
+
+// patiently calls f, and again as long as the server says that its part of the cluster
+// has no leader just now, until ctx ends or limit. Another server may know of one.
+func (r *requester) patiently(ctx context.Context, limit time.Time, f func() error) error {
+	for {
+		err := f()
+		if !isCode(err, codeNotAvailable) || time.Until(limit) < leaderlessFor {
+			return err
+		}
+		select {
+		case <-time.After(leaderlessFor):
+		case <-ctx.Done():
+			return err
+		case <-r.closing:
+			return err
+		}
+	}
+}
+
+// leaderlessFor is the pause of patiently.
+const leaderlessFor = 50 * time.Millisecond
 
 // await returns the reply that comes from done, or else why there is none.
 func (r *requester) await(ctx context.Context, limit time.Time, done <-chan reply) (*nats.Msg, error) {
@@ -258,7 +281,7 @@ func (r *requester) abandon(c *call, err error) error {
 	defer r.mu.Unlock()
 	delete(r.pending, c.token)
 	c.request = request{} // it stays in the queue, its value need not
-	r.probeLocked(c)
+	r.probeLocked(c.heard)
 	if err == errTimeout && r.violatedAt >= c.token {
 		return fmt.Errorf("%w, since on the connection: %w", errTimeout, r.violation)
 	}
@@ -425,6 +448,9 @@ func (r *requester) deliver(m *nats.Msg) {
 }
 
 func (r *requester) statusChanged(s nats.Status) {
+	r.mu.Lock()
+	r.away = s != nats.CONNECTED
+	r.mu.Unlock()
 	switch s {
 	case nats.CONNECTED:
 		r.maxPayload.Store(r.nc.MaxPayload())
