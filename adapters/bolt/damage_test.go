@@ -199,7 +199,7 @@ func tryDamaged(t *testing.T, name string, damaged []byte, options string) (outc
 		t.Error(err)
 		return "not tried"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // by then it hangs
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // by then it hangs
 	defer cancel()
 	child := exec.CommandContext(ctx, os.Args[0])
 	child.Env = append(os.Environ(), damagedFile+"="+path, damagedFile+"_OPTIONS="+options)
