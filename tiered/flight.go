@@ -17,6 +17,8 @@ type flight[V any] struct {
 	overtaken bool // guarded by flights.mu: the key has changed since
 	storing   bool // guarded by flights.mu: what it brings is being written
 
+	unavailable bool // L2 could not answer; only the trip's goroutine has it
+
 	landed chan struct{} // closed when the rest is set
 	item   *item[V]      // nil if there is err
 	tier   Tier

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -204,12 +205,11 @@ func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer i
 	if newer == 0 {
 		fs = c.fromL1(fs, o)
 	}
-	unavailable := o.has(skipL2)
 	if !o.has(skipL2) && !o.has(refresh) {
-		fs, unavailable = c.fromL2(t.ctx, fs, o, newer)
+		fs = c.fromL2(t.ctx, fs, o, newer)
 	}
 	if len(fs) > 0 {
-		c.fromLoader(t.ctx, fs, load, o, unavailable)
+		c.fromLoader(t.ctx, fs, load, o)
 	}
 }
 
@@ -233,10 +233,10 @@ func (c *Cache[V]) fromL1(fs []*flight[V], o call) (rest []*flight[V]) {
 }
 
 // fromL2 lands the flights whose key L2 has, or which Options.OnFailure ends, and
-// returns the others. If L2 was unavailable, they had better leave it alone.
-func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer instant) (rest []*flight[V], unavailable bool) {
+// returns the others.
+func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer instant) (rest []*flight[V]) {
 	if len(fs) == 0 {
-		return nil, false
+		return nil
 	}
 	keys := make([]string, len(fs))
 	for i, f := range fs {
@@ -251,7 +251,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer in
 			continue
 		}
 		if isFailure(r.err) {
-			unavailable = unavailable || !answered(r.err)
+			f.unavailable = !answered(r.err)
 			if f.item = c.staleFor(f.key, r.err, o); f.item != nil {
 				f.stale = true
 				c.flights.land(f)
@@ -265,11 +265,11 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer in
 		}
 		rest = append(rest, f)
 	}
-	return rest, unavailable
+	return rest
 }
 
 // fromLoader lands all flights with what the loader brings.
-func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[V], o call, unavailable bool) {
+func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[V], o call) {
 	keys := make([]string, len(fs))
 	stale := map[string]V{}
 	for i, f := range fs {
@@ -302,7 +302,6 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 	}
 	event.Duration = time.Duration(c.clock.now() - began)
 	var writes []*write[V]
-	var writing []*flight[V]
 	for _, f := range fs {
 		a := answers[f.key]
 		event.Key, event.TTL, event.Err = f.key, max(a.TTL, 0), nil
@@ -332,31 +331,42 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 			c.flights.land(f)
 			continue
 		}
-		writes = append(writes, &write[V]{key: f.key, value: a.Value, data: data, ttl: a.TTL})
-		writing = append(writing, f)
+		writes = append(writes, &write[V]{key: f.key, value: a.Value, data: data, ttl: a.TTL, flight: f})
 	}
-	if len(writes) == 0 {
-		return
+	c.keep(ctx, writes, event, o)
+}
+
+// keep stores what was loaded and lands its flights. What L2 does not take is in L1 at
+// least, or each of the next callers would load it again. Event is that of the load.
+func (c *Cache[V]) keep(ctx context.Context, writes []*write[V], event Event, o call) {
+	var both, one []*write[V] // for L2 and L1, and for L1 only
+	for _, w := range writes {
+		if w.flight.unavailable || o.has(skipL2) {
+			one = append(one, w)
+		} else {
+			both = append(both, w)
+		}
 	}
-	errs := make([]error, len(writes))
-	if !unavailable {
-		errs = c.store(ctx, writes, o)
+	failed := map[*write[V]]error{}
+	for i, err := range c.store(ctx, both, o) {
+		if err != nil {
+			failed[both[i]] = err
+			one = append(one, both[i])
+		}
 	}
-	for i, f := range writing {
-		w := writes[i]
-		event.Outcome, event.Key, event.TTL, event.Err = OutcomeStored, w.key, w.ttl, errs[i]
-		if unavailable || errs[i] != nil {
-			// Not at all in L2, or in doubt: L1 is what keeps the next callers from loading.
+	alone := o
+	alone.mode |= skipL2
+	c.store(ctx, one, alone)
+	for _, w := range writes {
+		event.Outcome, event.Key, event.TTL, event.Err = OutcomeStored, w.key, w.ttl, failed[w]
+		if slices.Contains(one, w) {
 			event.Outcome = OutcomeNotStored
-			alone := o
-			alone.mode |= skipL2
-			c.store(ctx, []*write[V]{w}, alone)
 		}
 		if w.item != nil {
-			f.item, f.loose = w.item, false
+			w.flight.item, w.flight.loose = w.item, false
 		}
 		c.tell(ctx, event)
-		c.flights.land(f)
+		c.flights.land(w.flight)
 	}
 }
 

@@ -583,6 +583,7 @@ func TestGetOrLoadManyJoins(t *testing.T) {
 				t.Errorf("GetOrLoadMany = %v, %v", got, err)
 			}
 		})
+		synctest.Wait()
 		wg.Go(func() {
 			r, err := cache.GetOrLoad(t.Context(), "c", loaded("mine", time.Minute, &calls))
 			wantLoaded(t, r, err, "c", tiered.TierLoader)

@@ -28,6 +28,8 @@ type write[V any] struct {
 	data  []byte
 	ttl   time.Duration
 
+	flight *flight[V] // that brings it; nil for a Set
+
 	item   *item[V]
 	gen    uint64
 	queued bool // a delete was to be sent again
