@@ -84,7 +84,9 @@ func TestPage(t *testing.T) {
 	read(4, tiered.TierL1, tiered.OutcomeMiss, 0, -1)
 	read(3, tiered.TierL2, tiered.OutcomeHit, 4*time.Second, -1)
 	read(1, tiered.TierL2, tiered.OutcomeMiss, 0, -1)
-	m.Event(t.Context(), tiered.Event{Kind: tiered.EventLoad, Outcome: tiered.OutcomeStored, Duration: time.Second})
+	for _, outcome := range []tiered.Outcome{tiered.OutcomeStored, tiered.OutcomeNotStored, tiered.OutcomeNotFound} {
+		m.Event(t.Context(), tiered.Event{Kind: tiered.EventLoad, Outcome: outcome, Duration: time.Second})
+	}
 
 	w := httptest.NewRecorder()
 	pageOf(registry, "<mem>").ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
@@ -92,7 +94,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"L1, memory<b>60.0 %</b><p>6 hits of 10 look-ups<",
 		"L2, &lt;mem&gt;<b>30.0 %</b><p>3 hits of 4 look-ups: 75.0 %<",
-		"the loader<b>10.0 %</b><p>1 loads; 0 callers",
+		"the loader<b>20.0 %</b><p>2 loads; 0 callers",
 		`>8<i class="l2" style="height:37.5%"></i><i class="l1" style="height:62.5%"></i></div>5 s<`,
 		`>1<i class="l2" style="height:0.0%"></i><i class="l1" style="height:12.5%"></i></div>no end<`,
 		`>5<i class="l1" style="height:100.0%"></i></div>30 %<`,

@@ -70,7 +70,7 @@ func newPage(gathered []*dto.MetricFamily, backend string) page {
 	hits1, hits2 := m.value("l2cache_reads_total", "l1", "hit"), m.value("l2cache_reads_total", "l2", "hit")
 	reads := hits1 + m.value("l2cache_reads_total", "l1", "miss")
 	asked2 := hits2 + m.value("l2cache_reads_total", "l2", "miss") + m.value("l2cache_reads_total", "l2", "error")
-	loads := m.value("l2cache_loads_total", "stored")
+	loads := m.value("l2cache_loads_total", "stored") + m.value("l2cache_loads_total", "not_stored") + m.value("l2cache_loads_total", "overtaken")
 	joined := m.value("l2cache_coalesced_reads_total")
 	p := page{
 		Backend: backend,
