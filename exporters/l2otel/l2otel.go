@@ -39,7 +39,8 @@ type Options struct {
 	MeterProvider  metric.MeterProvider
 	TracerProvider trace.TracerProvider
 
-	// Cache is the attribute l2cache.cache of all that is told. Default: "default".
+	// Cache is the attribute l2cache.cache of all that is told. Two Telemetries of one
+	// MeterProvider need different ones. Default: "default".
 	Cache string
 	// ServerAddress and ServerPort are the attributes server.address and server.port of
 	// what Op tells. Default: none.

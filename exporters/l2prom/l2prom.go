@@ -45,7 +45,7 @@ var consumedBuckets = [...]float64{.1, .2, .3, .4, .5, .6, .7, .8, .9, 1}
 // goroutines. To register one again, or a second with the same Options.Cache, is a
 // prometheus.AlreadyRegisteredError.
 type Metrics struct {
-	vecs []prometheus.Collector // all but the gauges
+	vecs []prometheus.Collector // all but what has a Desc below
 
 	operationDuration *prometheus.HistogramVec
 	operationErrors   *prometheus.CounterVec
