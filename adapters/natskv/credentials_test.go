@@ -329,7 +329,7 @@ func TestManyAreRefused(t *testing.T) {
 func TestOpenSaysWhatToDo(t *testing.T) {
 	ctx := context.Background()
 	none := configured(t, `accounts {A {users: [{user: a, password: a}]}}`)
-	srv := server(t)
+	srv := servertest.NATS(t)
 	for _, test := range []struct {
 		url  string
 		says string

@@ -228,7 +228,8 @@ type Options struct {
 // The connection must have been made with nats.ReconnectBufSize(-1): what a client
 // buffers while it is disconnected it sends later, long after the call has failed.
 // New refuses another one, unless it never reconnects. nats.MaxReconnects(-1) is
-// advisable: after 60 attempts, the default, the connection is closed for good.
+// advisable: after 60 attempts, the default, the connection is closed for good. A
+// server that stalls is left after three times nats.PingInterval, six minutes by default.
 // A writer that the server does not read from holds the connection's lock for up to
 // nats.FlusherTimeout, a minute by default. No call waits for it; Close does for
 // OpTimeout at most, and then leaves a goroutine behind that ends when it has the lock.
