@@ -1,5 +1,5 @@
-// Package redis keeps entries in a Redis database, or that of a server which
-// speaks its protocol, through go-redis v9. A key is stored under its own name
+// Package redis keeps entries in a Redis database or a Redis Cluster, or that of a
+// server which speaks its protocol, through go-redis v9. A key is stored under its own name
 // and a value as it is, so other programs can read and write them.
 //
 //	Get         GET k; concurrent calls share a pipeline
@@ -26,7 +26,8 @@
 //
 // # Consistency
 //
-// All calls go to one server, which runs one command at a time. GetWithTTL needs
+// All calls about a key go to one server, which runs one command at a time. Replicas
+// are not read from. GetWithTTL needs
 // value and TTL of one instant, and two commands in a pipeline can be torn apart: by
 // a write, or by the expiry between them. So it asks in a transaction. If the server
 // refuses that, because it is out of memory or does not permit one of the keys or
@@ -34,7 +35,8 @@
 // the server does not have it), which is as atomic; if that is refused, the call
 // fails.
 //
-// A write is sent once, whatever the client's MaxRetries. One that failed by its ctx,
+// A write is sent once, whatever the client's MaxRetries, but for a refusal or a failure to
+// dial that proves that nothing was done (see Clusters, Sentinels). One that failed by its ctx,
 // a timeout or a broken connection may have been done, or may still be. A read is
 // sent once more if its connection turns out to have been closed before.
 //
@@ -48,6 +50,40 @@
 // no answer the rest is not sent, and fails with the same error. A value is read into a
 // slice of its own, which is the caller's; nothing else is copied.
 //
+// # Clusters
+//
+// A handle has a map from slot to master. The map is loaded (CLUSTER SLOTS, from three
+// servers at a time of which the first to answer is believed) when it is needed first,
+// after MOVED, and when a master is down or does not answer; it is not loaded more often
+// than every 20 ms. What is refused with MOVED or ASK, or could not be sent because the
+// master did not accept a connection, goes to the other server that the answer or the
+// new map names: up to five times, within op_timeout.
+//
+// Calls share round trips and transactions only with those to the same server. In a
+// transaction there is one key: GetMany and Scan have one for each, in a pipeline, and
+// DeleteMany an UNLINK for each. The parts that a batch has for several masters are done
+// at the same time, and fail by themselves.
+//
+// Scan and DeletePattern go over the masters one after another. A key can be moved
+// meanwhile from one that was not looked at yet to one that was. So all masters say what
+// slots they have, and which are moving (CLUSTER NODES), before and after; those that are
+// or were moving or have another master now are listed again, by CLUSTER GETKEYSINSLOT
+// from where their keys are moving from and then to. That has no pages: the keys of a slot
+// come in one reply. A slot whose keys are moved and moved back, without its getting
+// another owner, is not noticed.
+//
+// Watch asks for other masters every 500 ms. Slots that move between masters need no
+// Gap: changes are told by the one where they are made.
+//
+// # Sentinels
+//
+// The sentinels of the URL are asked for the master at each dial, every 500 ms, and
+// when it does not answer or is READONLY. That with the newest configuration is believed,
+// or most of them if it is the same; one that has not answered 250 ms after another is not
+// waited for. Others are not looked for. Each connection begins with ROLE, and is not used
+// if the server is no master. When the sentinels name another master all connections to
+// the old one are closed; a read that was under way is sent once more.
+//
 // # Scans
 //
 // Scan and DeletePattern look at all keys of the database, in pages. Each page has
@@ -58,7 +94,7 @@
 //
 // # Watching
 //
-// Each Watch has a connection of its own beyond pool_size, on which the server sends
+// Each Watch has a connection of its own beyond pool_size to each master, on which it sends
 // the keys that change: by any client and, as it does not tell the databases apart, in
 // any of them. It tells of expiry and eviction, too. A server that is flushed and a
 // connection that was lost are a Gap. One that has been silent for 3 s is sent a PING,
@@ -99,18 +135,26 @@
 // # URLs
 //
 //	redis://[user[:password]@]host[:6379][/db]
-//	rediss://…                                          the same over TLS
 //	redis+unix://[user[:password]@localhost]/socket[?db=n]
+//	redis+cluster://[user[:password]@]host[:6379][,host…]
+//	redis+sentinel://[user[:password]@]sentinel[:26379][,sentinel…]/master[/db]
+//	rediss://…  rediss+cluster://…  rediss+sentinel://…     the same over TLS
 //
-// Options: pool_size (connections, 10 per CPU by default), client_name, durable, those
-// of all backends, and with rediss the tls_ ones.
+// Options: pool_size (connections to each server, 10 per CPU by default, 10000 at most),
+// client_name, durable, those of all backends, and with TLS the tls_ ones. A certificate has to
+// be for the host that is dialed, as the cluster or the sentinels name it, or for
+// tls_server_name. With sentinel_auth=true user and password are for the sentinels, too;
+// sentinels that have others need a client of New.
 //
 // # A caller's client
 //
-// [New] takes a *redis.Client with any settings but a client-side cache, which serves
-// what has expired or was overwritten. It refuses a [redis.ClusterClient] and a
-// [redis.Ring]. A failover client must not have ReplicaOnly, which does not show: all
-// writes fail then. Worth setting are:
+// [New] takes a *redis.Client or a *redis.ClusterClient with any settings but a client-side
+// cache, which serves what has expired or was overwritten, and ReadOnly, RouteByLatency,
+// RouteRandomly and ClusterSlots of a cluster, whose replicas serve what was overwritten. It
+// refuses a [redis.Ring]. A failover client must not have ReplicaOnly, which does not show:
+// all writes fail then. A cluster client's map of slots and connections are used, not what it
+// does about redirections; a server that it does not know, because its first slot is moving
+// there, gets a client of its own with the same settings. Worth setting are:
 //
 //   - ContextTimeoutEnabled: true saves the goroutine in calls whose ctx cannot be
 //     cancelled.
@@ -132,6 +176,9 @@
 //	DeletePattern
 //	            scan, info, unlink
 //	Watch       hello, client (client|tracking with Redis 7), ping
+//	a cluster   asking, cluster (cluster|slots, and for Scan, DeletePattern and Watch
+//	            cluster|nodes and cluster|getkeysinslot, with Redis 7)
+//	sentinels   role
 package redis
 
 import (
