@@ -33,17 +33,22 @@ func until(t *testing.T, what string, ok func() bool) time.Time {
 }
 
 // recovered waits until no call has failed for two seconds, and wants none to fail that
-// began later than a second after ready.
-func recovered(t *testing.T, l *load, ready time.Time) {
+// began later than a second after ready; two through a client of go-redis's, which can
+// look for a server once a second only.
+func recovered(t *testing.T, kind string, l *load, ready time.Time) {
 	t.Helper()
 	var last time.Time
 	until(t, "end of the failures", func() bool {
 		_, last = l.failures()
-		return time.Since(ready) > 2*time.Second && time.Since(last) > 2*time.Second
+		return time.Since(ready) > 3*time.Second && time.Since(last) > 2*time.Second
 	})
-	t.Logf("the last call that failed began %v after the new master was ready", last.Sub(ready).Round(time.Millisecond))
-	if last.Sub(ready) > time.Second {
-		t.Errorf("calls fail that begin %v after the new master is ready, want 1s", last.Sub(ready))
+	t.Logf("%s: the last call that failed began %v after the new master was ready", kind, last.Sub(ready).Round(time.Millisecond))
+	most := time.Second
+	if kind == "new" {
+		most = 2 * time.Second
+	}
+	if last.Sub(ready) > most {
+		t.Errorf("%s: calls fail that begin %v after the new master is ready, want %v", kind, last.Sub(ready), most)
 	}
 }
 
@@ -77,8 +82,8 @@ func TestClusterFailover(t *testing.T) {
 				return isMaster(replica) && strings.Contains(info, "cluster_state:ok")
 			})
 			t.Logf("the replica was master after %v", ready.Sub(begin).Round(time.Millisecond))
-			for _, l := range loads {
-				recovered(t, l, ready)
+			for kind, l := range loads {
+				recovered(t, kind, l, ready)
 			}
 			w.await(t, "Gap", func() bool { return w.gaps > gaps })
 			// It comes back as a replica, and no call takes it for what it was.

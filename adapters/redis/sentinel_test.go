@@ -52,8 +52,7 @@ func TestSentinelFailover(t *testing.T) {
 			ready := until(t, "failover", func() bool { return master(t, srv) != old })
 			t.Logf("the sentinels named another master after %v", ready.Sub(begin).Round(time.Millisecond))
 			for kind, l := range loads {
-				t.Log(kind)
-				recovered(t, l, ready)
+				recovered(t, kind, l, ready)
 			}
 			w.await(t, "Gap", func() bool { return w.gaps > gaps })
 			back := time.Now()
