@@ -255,3 +255,41 @@ func wantNoSecret(t *testing.T, what string, v any) {
 		}
 	}
 }
+
+// TestTopologiesAreQuiet: go-redis must not print what handles on clusters and sentinels
+// have it do.
+func TestTopologiesAreQuiet(t *testing.T) { // not in parallel: there is one logger
+	node, _ := oneNodeCluster(t)
+	sentinel := servertest.RedisSentinel(t, time.Minute)
+	var l logger
+	redis.SetLogger(&l)
+	defer redis.SetLogger(discard{})
+	for url, srv := range map[string]*servertest.Server{
+		"redis+cluster://" + node.Addr + "?op_timeout=50ms&lazy=true":                      node,
+		sentinelURL(sentinel, "op_timeout=50ms&lazy=true"):                                 sentinel.Servers[0],
+		"redis+sentinel://" + sentinel.Servers[1].Addr + "/none?op_timeout=50ms&lazy=true": sentinel.Servers[1], // no sentinel
+	} {
+		b := openURL(t, url)
+		use := func() {
+			for name, op := range operations("k") {
+				if err := op(t.Context(), b); err != nil && !errors.Is(err, l2cache.ErrNotFound) && !errors.Is(err, l2cache.ErrUnavailable) {
+					t.Errorf("%s = %v", name, err)
+				}
+			}
+		}
+		use()
+		srv.Pause()
+		use()
+		srv.Resume()
+		use()
+		srv.Kill()
+		use()
+		if err := srv.Start(); err != nil {
+			t.Fatal(err)
+		}
+		use()
+	}
+	if lines := l.lines(); lines != "" {
+		t.Errorf("go-redis printed:\n%s", lines)
+	}
+}
