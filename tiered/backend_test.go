@@ -3,6 +3,7 @@ package tiered_test
 import (
 	"context"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ type backend struct {
 	after  func(op, key string)                            // guarded by mu
 	calls  map[string]int                                  // guarded by mu; by op
 	max    time.Duration                                   // the profile's MaxTTL; zero: as the backend has it
+
+	bad string // a key that GetMany cannot read; set before use
 
 	interrupt chan error // to the watcher
 }
@@ -94,6 +97,10 @@ func (b *backend) Delete(ctx context.Context, key string) error {
 func (b *backend) GetMany(ctx context.Context, keys []string) (entries map[string]l2cache.Entry, err error) {
 	err = b.do(ctx, "getmany", "", func() (err error) {
 		entries, err = l2cache.GetMany(ctx, b.L2CacheBackend, keys)
+		if b.bad != "" && slices.Contains(keys, b.bad) {
+			delete(entries, b.bad)
+			return l2cache.KeyErrors{b.bad: l2cache.NewError(ctx, "mem", "getmany", b.bad, l2cache.ErrUnavailable, nil)}
+		}
 		return err
 	})
 	return entries, err

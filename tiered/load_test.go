@@ -625,3 +625,34 @@ func TestNobodyGetsAnEntryThatEndedBeforeTheCall(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// One key that L2 cannot read does not keep the others, loaded in the same call, out of
+// L2.
+func TestGetOrLoadManyWithAKeyThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		l2.bad = "bad"
+		got, err := cache.GetOrLoadMany(t.Context(), []string{"bad", "good"},
+			func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+				loaded := map[string]tiered.Loaded[[]byte]{}
+				for _, key := range keys {
+					loaded[key] = tiered.Loaded[[]byte]{Value: []byte(key), TTL: time.Minute}
+				}
+				return loaded, nil
+			})
+		if err != nil || string(got["bad"].Value) != "bad" || string(got["good"].Value) != "good" {
+			t.Errorf("GetOrLoadMany = %v, %v", got, err)
+		}
+		if _, err := l2.L2CacheBackend.Get(t.Context(), "good"); err != nil {
+			t.Errorf("L2 has no good: %v", err)
+		}
+		if _, err := l2.L2CacheBackend.Get(t.Context(), "bad"); err != l2cache.ErrNotFound {
+			t.Errorf("L2 has bad, which it could not read: %v", err)
+		}
+		wantGet(t, cache, "bad", "bad", time.Minute, tiered.TierL1)
+		if s := cache.Stats(); s.LoadsNotStored != 1 || s.L2Errors != 1 {
+			t.Errorf("%d loads not stored, %d errors of L2; want 1 and 1", s.LoadsNotStored, s.L2Errors)
+		}
+	})
+}

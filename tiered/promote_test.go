@@ -401,3 +401,18 @@ func TestGetMany(t *testing.T) {
 		}
 	})
 }
+
+func TestL1HitAllocatesNothing(t *testing.T) {
+	cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+	ctx := t.Context()
+	if err := cache.Set(ctx, "k", []byte("v"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		if r, err := cache.Get(ctx, "k"); err != nil || r.Tier != tiered.TierL1 {
+			t.Fatalf("Get = %+v, %v", r, err)
+		}
+	}); n >= 1 { // otter's maintenance allocates now and then
+		t.Errorf("an L1 hit makes %v allocations, want 0", n)
+	}
+}
