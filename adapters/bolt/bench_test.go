@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -229,6 +230,64 @@ func BenchmarkGetMany(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkPairs measures what is compared in turns of some 100 µs, in random order, so
+// that a busy machine slows all of it down alike, and reports the medians of the ratios:
+// of the baselines of BenchmarkGet to GetWithTTL, and of GetMany of 100 keys to 100
+// GetWithTTL. Run it with -benchtime=2000x or so.
+func BenchmarkPairs(b *testing.B) {
+	for _, size := range sizes {
+		c, raw := openBoth(b, bytes.Repeat([]byte("x"), size), false)
+		key := func() string { return benchKey(rand.IntN(benchEntries(size))) }
+		get := func(key string) error {
+			_, err := c.GetWithTTL(context.Background(), key)
+			return err
+		}
+		each := func(get func(string) error) func([]string) error {
+			return func(keys []string) error {
+				for _, key := range keys {
+					if err := get(key); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}
+		impls := []func(keys []string) error{
+			each(readRaw(raw, false)),
+			each(readRaw(raw, true)),
+			each(get),
+			func(keys []string) error {
+				_, err := l2cache.GetMany(context.Background(), c, keys)
+				return err
+			},
+		}
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			var ratios [3][]float64
+			for b.Loop() {
+				var took [4]float64
+				for _, i := range rand.Perm(len(impls)) {
+					keys := make([]string, 100)
+					for i := range keys {
+						keys[i] = key()
+					}
+					start := time.Now()
+					if err := impls[i](keys); err != nil {
+						b.Fatal(err)
+					}
+					took[i] = float64(time.Since(start))
+				}
+				ratios[0] = append(ratios[0], took[2]/took[0])
+				ratios[1] = append(ratios[1], took[1]/took[0])
+				ratios[2] = append(ratios[2], took[2]/took[3])
+			}
+			for i, unit := range []string{"get/raw", "checksum/raw", "gets/getmany"} {
+				slices.Sort(ratios[i])
+				b.ReportMetric(ratios[i][len(ratios[i])/2], unit)
 			}
 		})
 	}
