@@ -400,7 +400,7 @@ func BenchmarkL1Hit(b *testing.B) {
 	for _, impl := range []struct {
 		name     string
 		observer func(context.Context, tiered.Event)
-	}{{"l2cache", all.Event}, {"l2cache-every-10", some.Event}, {"raw", nil}} {
+	}{{"l2cache", all.Event}, {"l2cache-one-in-ten", some.Event}, {"raw", nil}} {
 		b.Run("impl="+impl.name, func(b *testing.B) {
 			cache, err := tiered.New(mem.New(mem.NewStore()), &tiered.Options[int]{NoWatch: true, MaxL1TTL: time.Hour, Observer: impl.observer})
 			if err != nil {
