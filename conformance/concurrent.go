@@ -154,19 +154,11 @@ var register = porcupine.Model{
 		case "delete", "lost":
 			return true, ""
 		case "add":
-			switch {
-			case output == doubt && state == "":
-				return true, op.value
-			case output == doubt:
-				return true, state
-			case output == "added":
+			if output == "added" {
 				return state == "", op.value
 			}
 			return state != "", state
 		case "touch":
-			if output == doubt {
-				return true, state
-			}
 			return (output == "touched") == (state != ""), state
 		}
 		return output == state, state

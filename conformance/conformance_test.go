@@ -246,3 +246,5 @@ func TestReportForms(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkMem(b *testing.B) { conformance.Benchmark(b, stores(nil), nil) }

@@ -1,8 +1,10 @@
 package conformance
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,7 @@ var isolationCases = []Case{
 			bare.wantMiss("app:k")
 			bare.wantHit("k", "of 0")
 			app2.wantHit("k", "of 2")
+			p.prefixesShareNothing(bare, app, app2)
 		},
 	},
 	{
@@ -83,20 +86,27 @@ var isolationCases = []Case{
 		run: func(p *probe) {
 			h := p.prefixed(p.open(), "app:")
 			long := strings.Repeat("k", l2cache.MaxKeyLen)
-			for _, c := range []struct {
-				key string
-				err error
-			}{
-				{"k", h.b.Set(p.ctx, "k", nil, -1)},
-				{long, h.b.Set(p.ctx, long, nil, time.Hour)},
-				{long, h.b.Delete(p.ctx, long)},
-			} {
-				e, ok := c.err.(*l2cache.Error)
-				if !ok {
-					continue // a backend may have errors of its own, around one of ours too
+			ended, cancel := context.WithCancel(p.ctx)
+			cancel()
+			for _, op := range p.operations() {
+				if op.keyed {
+					p.wantKeyNamed(op.name, h.try(p.ctx, op, long).err, long)
+					p.wantKeyNamed(op.name, h.try(ended, op, "k").err, "k")
 				}
-				if e.Key != c.key || strings.Contains(c.err.Error(), "app:") {
-					p.failf("error of key %s: %v | want it to name that key", brief(c.key), c.err)
+			}
+			for _, op := range batchOperations {
+				p.wantKeyNamed(op.name, h.try(p.ctx, op, long).err, long, long+"0", long+"1")
+				p.wantKeyNamed(op.name, h.try(ended, op, "k").err, "k", "k0", "k1", "")
+			}
+			for _, ttl := range []time.Duration{0, -1} {
+				p.wantKeyNamed("Set", h.b.Set(p.ctx, "k", nil, ttl), "k")
+				p.wantKeyNamed("SetMany", l2cache.SetMany(p.ctx, h.b, []l2cache.Item{{Key: "k", TTL: ttl}}), "k")
+				if p.e.profile.Supports.Has(l2cache.CanTouch) {
+					p.wantKeyNamed("Touch", l2cache.Touch(p.ctx, h.b, "k", ttl), "k")
+				}
+				if p.e.profile.Supports.Has(l2cache.CanAdd) {
+					_, err := l2cache.Add(p.ctx, h.b, "k", nil, ttl)
+					p.wantKeyNamed("Add", err, "k")
 				}
 			}
 		},
@@ -118,6 +128,81 @@ var isolationCases = []Case{
 			}
 		},
 	},
+}
+
+// prefixesShareNothing does to one of three key spaces whatever else can be done,
+// and looks at the others.
+func (p *probe) prefixesShareNothing(bare, app, app2 *handle) {
+	supports := p.e.profile.Supports
+	for _, h := range []*handle{bare, app, app2} {
+		h.set("k", "v", time.Hour)
+		h.delete("new")
+	}
+	keys := []string{"k", "new"}
+	app.setMany([]l2cache.Item{{Key: "k", Value: []byte("of app"), TTL: time.Hour}, {Key: "new", Value: []byte("of app"), TTL: time.Hour}})
+	for _, h := range []*handle{bare, app2} {
+		if got, _ := h.getMany(keys); len(got) != 1 || string(got["k"].Value) != "v" {
+			p.failf("GetMany after SetMany behind another prefix = %d entries | want the one that was there", len(got))
+		}
+		if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
+			p.failf("DeleteMany = %v | want nil", err)
+		}
+		h.set("k", "v", time.Hour)
+	}
+	app.wantHit("k", "of app")
+	app.wantHit("new", "of app")
+	if supports.Has(l2cache.CanTouch) {
+		if err := l2cache.Touch(p.ctx, app.b, "k", time.Minute); err != nil {
+			p.failf("Touch = %v | want nil", err)
+		}
+		for _, h := range []*handle{bare, app2} {
+			if r := h.entry("k"); p.stored(time.Hour) > time.Minute && r.ttl <= time.Minute {
+				p.failf("%v after Touch behind another prefix | want its own TTL", r)
+			}
+		}
+	}
+	if supports.Has(l2cache.CanAdd) {
+		for _, h := range []*handle{bare, app2} {
+			if added, err := l2cache.Add(p.ctx, h.b, "new", []byte("v"), time.Hour); !added || err != nil {
+				p.failf("Add of a key that is there behind another prefix = %t, %v | want true", added, err)
+			}
+		}
+		app.wantHit("new", "of app")
+	}
+	if supports.Has(l2cache.CanScan) {
+		for info, err := range l2cache.Scan(p.ctx, app.b, "") {
+			if err != nil || info.Key != "k" && info.Key != "new" {
+				p.failf("Scan behind a prefix = %q, %v | want its own two keys", info.Key, err)
+			}
+		}
+	}
+	if supports.Has(l2cache.CanDeletePattern) {
+		app.deletePattern("*")
+		app.wantMiss("k")
+		bare.wantHit("k", "v")
+		app2.wantHit("k", "v")
+	}
+}
+
+// wantKeyNamed wants err, of an operation behind the prefix app:, to name one of
+// the caller's keys. A backend may have errors of its own, around one of ours too.
+func (p *probe) wantKeyNamed(op string, err error, keys ...string) {
+	if err == nil {
+		p.failf("%s of key %s, which is invalid or whose ctx has ended, = nil | want an error", op, brief(keys[0]))
+	}
+	if failed, ok := err.(l2cache.KeyErrors); ok {
+		for key, err := range failed {
+			if !slices.Contains(keys, key) {
+				p.failf("%s: the error is of key %s | want the caller's key", op, brief(key))
+			}
+			p.wantKeyNamed(op, err, key)
+		}
+		return
+	}
+	e, ok := err.(*l2cache.Error)
+	if ok && (!slices.Contains(keys, e.Key) || strings.Contains(err.Error(), "app:")) {
+		p.failf("%s: error of key %s: %v | want it to name that key", op, brief(keys[0]), err)
+	}
 }
 
 // prefixed is a handle on h's data behind a prefix; closing it closes h, which the

@@ -180,7 +180,7 @@ var ttlRemainingCases = []Case{
 		run: func(p *probe) {
 			h := p.open()
 			const watchers = 4
-			ttl := max(2*time.Millisecond, 3*h.roundTrip("k"))
+			ttl := max(2*time.Millisecond, 3*h.roundTrip("k")) << p.attempt
 			begin := time.Now()
 			var ends atomic.Int64 // how often a reader has seen a hit, and then a miss
 			p.parallel(1+watchers, func(w int) {

@@ -100,6 +100,14 @@ var limitMutants = []Mutant{
 	},
 }
 
+// behindColon is the key without what stands before a colon.
+func behindColon(key string) string {
+	if _, rest, ok := strings.Cut(key, ":"); ok && rest != "" {
+		return rest
+	}
+	return key
+}
+
 var isolationMutants = []Mutant{
 	{
 		Name:  "all namespaces are one",
@@ -130,13 +138,45 @@ var isolationMutants = []Mutant{
 		Kills: []string{"isolation/prefix"},
 		New: remote.patch(func(c *client) patch {
 			return patch{del: func(ctx context.Context, key string) error {
-				if _, rest, ok := strings.Cut(key, ":"); ok && rest != "" {
-					key = rest
-				}
-				return c.Delete(ctx, key)
+				return c.Delete(ctx, behindColon(key))
 			}}
 		}),
 	},
+	patched("Touch drops what stands before a colon", "every operation uses the whole key",
+		func(c *client) patch {
+			return patch{touch: func(ctx context.Context, key string, ttl time.Duration) error {
+				return c.Touch(ctx, behindColon(key), ttl)
+			}}
+		},
+		"isolation/prefix"),
+	patched("Add finds a key behind any table", "every operation uses the whole key",
+		func(c *client) patch {
+			return patch{add: func(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error) {
+				there := false
+				c.behind(func(rs rows, now time.Time) {
+					for name := range rs {
+						_, live := c.find(rs, name, now)
+						there = there || live && behindColon(name) == behindColon(key)
+					}
+				})
+				if there && c.check(ctx, "add", key) == nil {
+					return false, nil
+				}
+				return c.Add(ctx, key, value, ttl)
+			}}
+		},
+		"isolation/prefix"),
+	patched("DeleteMany drops what stands before a colon", "every operation uses the whole key",
+		func(c *client) patch {
+			return patch{deleteMany: func(ctx context.Context, keys []string) error {
+				var dropped []string
+				for _, key := range keys {
+					dropped = append(dropped, behindColon(key))
+				}
+				return c.DeleteMany(ctx, dropped)
+			}}
+		},
+		"isolation/prefix"),
 	{
 		Name:  "what stands before a colon is not counted in the length of a key",
 		Rule:  "the limit on keys counts the prefix",
