@@ -61,6 +61,12 @@ func (y *history) add(w int, in registerOp, out string, s span) {
 	y.ops = append(y.ops, op)
 }
 
+func (y *history) len() int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return len(y.ops)
+}
+
 // linearizableUnderFaultsCase has 8 callers work on 2 keys through two handles while
 // the server is cut off, stalled and killed, and looks for an order of all that
 // explains what each saw. Each round has keys of its own.
@@ -68,7 +74,7 @@ func linearizableUnderFaultsCase(p *probe) {
 	a, b := p.open(), p.open()
 	rounds := []struct {
 		wait   time.Duration // the callers' deadline; 0 is none
-		faults func()
+		faults func(busy func(calls int))
 	}{
 		{0, p.cutSome},
 		{0, p.killOnce},
@@ -89,30 +95,33 @@ func linearizableUnderFaultsCase(p *probe) {
 	}
 }
 
-func (p *probe) cutSome() {
+// The faults of a round. busy waits until the callers have made that many calls
+// more.
+
+func (p *probe) cutSome(busy func(calls int)) {
 	for _, n := range []int{0, 0, 1, 0, 5, 0, 40, 0, 0, 2, 0, 0} {
-		time.Sleep(50 * time.Millisecond)
+		busy(150)
 		p.cut(n)
 	}
 }
 
-func (p *probe) killOnce() {
-	time.Sleep(150 * time.Millisecond)
+func (p *probe) killOnce(busy func(calls int)) {
+	busy(300)
 	p.down()
 	time.Sleep(100 * time.Millisecond)
 	p.up()
 }
 
-func (p *probe) stallTwice() {
+func (p *probe) stallTwice(busy func(calls int)) {
 	for range 2 {
-		time.Sleep(100 * time.Millisecond)
+		busy(300)
 		p.stall()
 		time.Sleep(120 * time.Millisecond)
 		p.resume()
 	}
 }
 
-func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, faults func()) porcupine.CheckResult {
+func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, faults func(busy func(calls int))) porcupine.CheckResult {
 	const callers, keys = 8, 2
 	handles := []*handle{a, b}
 	key := func(i int) string { return fmt.Sprint("k", round, ".", i) }
@@ -137,11 +146,18 @@ func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, fa
 			}
 		})
 	}()
-	faults()
+	busy := func(calls int) {
+		end := time.Now().Add(500 * time.Millisecond)
+		for n := y.len() + calls; y.len() < n && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	faults(busy)
 	a.settle()
 	b.settle()
 	fault.done = time.Now()
-	time.Sleep(150 * time.Millisecond) // what was sent again may come late
+	time.Sleep(100 * time.Millisecond) // what was sent again may come late
+	busy(100)
 	stop()
 	<-done
 	p.stopIfFailed()

@@ -62,7 +62,7 @@ func (l *life) observe(r read) {
 		p.failf("%v at %v | want a hit until %v", r, p.at(r.done), p.at(l.early()))
 	default:
 		l.over = true
-		l.end = l.end || r.call.After(l.late()) && r.call.Before(l.soon())
+		l.end = l.end || r.call.After(l.late()) && r.done.Before(l.soon())
 	}
 }
 

@@ -13,6 +13,23 @@ import (
 // wasCut reports whether err says that the connection was cut.
 func wasCut(err error) bool { return errors.Is(err, errCut) }
 
+// whenOthersHaveRead returns a read that counts, and what waits for 15 more of them,
+// 300 ms at most.
+func (c *client) whenOthersHaveRead() (read func(context.Context, string) (l2cache.Entry, error), wait func()) {
+	var reads atomic.Int64
+	read = func(ctx context.Context, key string) (l2cache.Entry, error) {
+		defer reads.Add(1)
+		return c.read(ctx, "get", key)
+	}
+	wait = func() {
+		end := time.Now().Add(300 * time.Millisecond)
+		for n := reads.Load() + 15; reads.Load() < n && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return read, wait
+}
+
 var faultMutants = []Mutant{
 	patched("Ping says for 200 ms what it has said last", "Ping says whether the backend can answer",
 		func(c *client) patch {
@@ -200,10 +217,11 @@ var faultMutants = []Mutant{
 		"faults/cut-scan"),
 	patched("a Set whose connection is cut is sent again, and succeeds", "a write is sent once",
 		func(c *client) patch {
-			return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+			read, later := c.whenOthersHaveRead()
+			return patch{read: read, set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 				err := c.Set(ctx, key, value, ttl)
 				if wasCut(err) {
-					time.Sleep(20 * time.Millisecond) // until it has connected
+					later() // it takes a while to connect
 					return c.Set(ctx, key, value, ttl)
 				}
 				return err
@@ -212,13 +230,14 @@ var faultMutants = []Mutant{
 		"faults/linearizable"),
 	patched("a write that its deadline has ended is sent again when the server answers", "a write is sent once",
 		func(c *client) patch {
-			return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+			read, later := c.whenOthersHaveRead()
+			return patch{read: read, set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 				err := c.Set(ctx, key, value, ttl)
 				if errors.Is(err, context.DeadlineExceeded) {
 					value = clone(value)
 					go func() {
 						c.Set(context.Background(), key, value, ttl) // the first, still in the socket
-						time.Sleep(60 * time.Millisecond)
+						later()
 						c.Set(context.Background(), key, value, ttl)
 					}()
 				}
