@@ -53,7 +53,7 @@ func Benchmark(b *testing.B, open OpenFunc, o *Options) {
 	}
 	run("Get/miss", 0, func() error {
 		if _, err := c.Get(ctx, "absent"); !errors.Is(err, l2cache.ErrNotFound) {
-			return fmt.Errorf("Get = %w, want ErrNotFound", err)
+			return fmt.Errorf("an absent key: %w, want ErrNotFound", err)
 		}
 		return nil
 	})
@@ -87,7 +87,7 @@ func Benchmark(b *testing.B, open OpenFunc, o *Options) {
 	run("GetMany/100", 100*len(keys), func() error {
 		got, err := l2cache.GetMany(ctx, c, keys)
 		if err == nil && len(got) != len(keys) {
-			err = fmt.Errorf("GetMany = %d entries, want %d", len(got), len(keys))
+			err = fmt.Errorf("%d entries, want %d", len(got), len(keys))
 		}
 		return err
 	})
