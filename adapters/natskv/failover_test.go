@@ -98,6 +98,11 @@ func (f *failover) run(t *testing.T) {
 	var watch sync.WaitGroup
 	watch.Go(func() { f.watch(ctx, t) })
 	t.Cleanup(func() { stop(); watch.Wait() })
+	await(t, "Watch has begun", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.gap > 0
+	})
 	for w := range 4 {
 		key := fmt.Sprint("k", w)
 		var c counter
