@@ -81,8 +81,17 @@ func (b *breaker) untold() []BreakerState {
 	return changes
 }
 
-// answered reports whether L2 has answered: it was not unavailable.
+// answered reports whether L2 has answered: it was not unavailable. One answer to a key
+// of a batch is enough.
 func answered(err error) bool {
+	if failed, ok := errors.AsType[l2cache.KeyErrors](err); ok {
+		for _, err := range failed {
+			if answered(err) {
+				return true
+			}
+		}
+		return len(failed) == 0
+	}
 	for _, kind := range []error{l2cache.ErrNotFound, l2cache.ErrCorrupt, l2cache.ErrFull} {
 		if errors.Is(err, kind) {
 			return true
@@ -91,8 +100,17 @@ func answered(err error) bool {
 	return err == nil
 }
 
-// saysNothing reports whether an error is about the caller, not about L2.
+// saysNothing reports whether an error is about the caller, not about L2. That of a
+// batch is if all its keys' errors are.
 func saysNothing(err error) bool {
+	if failed, ok := errors.AsType[l2cache.KeyErrors](err); ok {
+		for _, err := range failed {
+			if !saysNothing(err) {
+				return false
+			}
+		}
+		return len(failed) > 0
+	}
 	for _, kind := range []error{
 		context.Canceled, context.DeadlineExceeded, l2cache.ErrInvalidKey, l2cache.ErrInvalidTTL,
 		l2cache.ErrTooLarge, l2cache.ErrClosed, errors.ErrUnsupported, path.ErrBadPattern,
@@ -140,12 +158,14 @@ func (c *Cache[V]) ask(ctx context.Context, op, key string, f func(context.Conte
 	return err
 }
 
-// ownTimeout makes an end of L2Timeout an ErrUnavailable: ctx, the caller's, goes on.
+// ownTimeout makes a timeout an ErrUnavailable that is not the caller's, as ctx goes on:
+// L2Timeout's, or that of an adapter which does not say so itself.
 func (c *Cache[V]) ownTimeout(ctx context.Context, op, key string, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
 	var failed l2cache.KeyErrors
 	switch {
-	case c.options.L2Timeout == 0:
-		return err
 	case errors.As(err, &failed):
 		own := make(l2cache.KeyErrors, len(failed))
 		for key, err := range failed {

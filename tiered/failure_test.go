@@ -398,3 +398,56 @@ func TestSetWaitsForThePendingDelete(t *testing.T) {
 		}
 	})
 }
+
+// An answer to one key of a batch is that of L2; a refusal for what a value is says
+// nothing of it.
+func TestBreakerAndBatches(t *testing.T) {
+	tests := []struct {
+		a, b  error
+		opens bool
+	}{
+		{l2cache.ErrTooLarge, l2cache.ErrUnavailable, true},
+		{l2cache.ErrUnavailable, l2cache.ErrUnavailable, true},
+		{l2cache.ErrFull, l2cache.ErrUnavailable, false},
+		{l2cache.ErrTooLarge, l2cache.ErrTooLarge, false},
+	}
+	for _, test := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			l2 := newBackend()
+			cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: 1})
+			l2.setBefore(func(ctx context.Context, op, key string) error {
+				if op != "setmany" {
+					return nil
+				}
+				return l2cache.KeyErrors{
+					"a": l2cache.NewError(ctx, "mem", op, "a", test.a, nil),
+					"b": l2cache.NewError(ctx, "mem", op, "b", test.b, nil),
+				}
+			})
+			cache.GetOrLoadMany(t.Context(), []string{"a", "b"}, func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+				return map[string]tiered.Loaded[[]byte]{"a": {TTL: time.Hour}, "b": {TTL: time.Hour}}, nil
+			})
+			if opened := cache.Stats().Breaker == tiered.BreakerOpen; opened != test.opens {
+				t.Errorf("after a batch that failed with %v and %v the breaker is %v, want open: %v", test.a, test.b, cache.Stats().Breaker, test.opens)
+			}
+		})
+	}
+}
+
+// A backend should say ErrUnavailable for a timeout of its own. One that does not is
+// down all the same, and the caller was not in a hurry.
+func TestTimeoutOfABackendThatDoesNotSaySo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: 1})
+		l2.setBefore(func(context.Context, string, string) error { return context.DeadlineExceeded })
+		_, err := cache.Get(t.Context(), "k")
+		wantUnavailable(t, "Get", err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Get = %v, which matches an end of the caller's ctx", err)
+		}
+		if got := cache.Stats().Breaker; got != tiered.BreakerOpen {
+			t.Errorf("the breaker is %v, want %v", got, tiered.BreakerOpen)
+		}
+	})
+}

@@ -104,7 +104,7 @@ func newL1[V any](o *Options[V], clock clock) (*otter.Cache[string, *item[V]], e
 	if o.MaxBytes > 0 {
 		l1.MaximumWeight = uint64(o.MaxBytes)
 		l1.Weigher = func(key string, it *item[V]) uint32 {
-			return uint32(min(len(key)+it.size+entryOverhead, math.MaxUint32))
+			return uint32(min(uint64(len(key)+it.size+entryOverhead), math.MaxUint32))
 		}
 	}
 	return otter.New(l1)

@@ -35,7 +35,9 @@ type Loaded[V any] struct {
 type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], error)
 
 // A ManyLoader is a Loader of several keys in one call. A key that is not in what it
-// returns was not found. Stale has what L1 had.
+// returns was not found. If only some keys fail, the error is an l2cache.KeyErrors, and
+// the map has the others; l2cache.ErrNotFound for one of them is that there is no such
+// value. Any other error is that of all keys. Stale has what L1 had.
 type ManyLoader[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]Loaded[V], error)
 
 // A PanicError is what a loader has panicked with. It goes to all who wait for the load.
@@ -83,6 +85,7 @@ func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load Loader[V], op
 type answer[V any] struct {
 	Loaded[V]
 	found bool
+	err   error // that this key alone has failed
 }
 
 // An asking calls a loader. A key that it leaves out was not found.
@@ -97,9 +100,9 @@ func single[V any](load Loader[V]) asking[V] {
 		}
 		loaded, err := load(ctx, key, old)
 		if errors.Is(err, l2cache.ErrNotFound) {
-			return map[string]answer[V]{key: {loaded, false}}, nil
+			return map[string]answer[V]{key: {Loaded: loaded}}, nil
 		}
-		return map[string]answer[V]{key: {loaded, true}}, err
+		return map[string]answer[V]{key: {Loaded: loaded, found: true}}, err
 	}
 }
 
@@ -304,6 +307,10 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 	var writes []*write[V]
 	for _, f := range fs {
 		a := answers[f.key]
+		if a.err != nil {
+			failed(f, a.err)
+			continue
+		}
 		event.Key, event.TTL, event.Err = f.key, max(a.TTL, 0), nil
 		if !a.found {
 			event.Outcome = OutcomeNotFound

@@ -656,3 +656,37 @@ func TestGetOrLoadManyWithAKeyThatFails(t *testing.T) {
 		}
 	})
 }
+
+func TestManyLoaderFailsForSomeKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: time.Minute})
+		keys := []string{"found", "absent", "failed", "unmentioned"}
+		down := errors.New("database is down")
+		got, err := cache.GetOrLoadMany(ctx, keys, func(context.Context, []string, map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+			loaded := map[string]tiered.Loaded[[]byte]{"found": {Value: []byte("v"), TTL: time.Hour}}
+			return loaded, l2cache.KeyErrors{"absent": l2cache.ErrNotFound, "failed": down}
+		})
+		failed, _ := errors.AsType[l2cache.KeyErrors](err)
+		if len(failed) != 1 || failed["failed"] != down {
+			t.Errorf("GetOrLoadMany = %v, %v; want an error of the key that failed alone", got, err)
+		}
+		if len(got) != 1 || string(got["found"].Value) != "v" {
+			t.Errorf("GetOrLoadMany = %v, want the key that was found alone", got)
+		}
+		if r, err := cache.Get(ctx, "found"); err != nil || string(r.Value) != "v" {
+			t.Errorf("Get of the key that was found = %v, %v", r, err)
+		}
+		// What is absent is remembered, what has failed is loaded again.
+		var calls atomic.Int32
+		for _, key := range keys[1:] {
+			_, err := cache.GetOrLoad(ctx, key, loaded("later", time.Hour, &calls))
+			if want := key != "failed"; errors.Is(err, l2cache.ErrNotFound) != want {
+				t.Errorf("GetOrLoad(%q) afterwards = %v, want a miss: %v", key, err, want)
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d loads afterwards, want 1", calls.Load())
+		}
+	})
+}

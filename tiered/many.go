@@ -86,14 +86,26 @@ func (c *Cache[V]) GetOrLoadMany(ctx context.Context, keys []string, load ManyLo
 func several[V any](load ManyLoader[V]) asking[V] {
 	return func(ctx context.Context, keys []string, stale map[string]V) (map[string]answer[V], error) {
 		loaded, err := load(ctx, keys, stale)
-		if errors.Is(err, l2cache.ErrNotFound) {
+		var failed l2cache.KeyErrors
+		switch {
+		case errors.As(err, &failed):
+		case errors.Is(err, l2cache.ErrNotFound):
 			return nil, nil
+		case err != nil:
+			return nil, err
 		}
-		answers := make(map[string]answer[V], len(loaded))
+		answers := make(map[string]answer[V], len(loaded)+len(failed))
 		for key, l := range loaded {
-			answers[key] = answer[V]{l, true}
+			answers[key] = answer[V]{Loaded: l, found: true}
 		}
-		return answers, err
+		for key, err := range failed {
+			if errors.Is(err, l2cache.ErrNotFound) {
+				answers[key] = answer[V]{Loaded: loaded[key]}
+			} else if err != nil {
+				answers[key] = answer[V]{err: err}
+			}
+		}
+		return answers, nil
 	}
 }
 
