@@ -328,6 +328,7 @@ func (c *Cache[V]) Set(ctx context.Context, key string, value V, ttl time.Durati
 	if err := c.flights.overtake(ctx, key); err != nil {
 		return l2cache.NewError(ctx, c.l2.Name(), "set", key, nil, err)
 	}
+	defer c.flights.changed(key)
 	w := write[V]{key: key, value: value, data: data, ttl: ttl}
 	return c.store(ctx, []*write[V]{&w}, c.with(opts))[0]
 }
@@ -352,25 +353,18 @@ func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error
 	if err := c.flights.overtake(ctx, key); err != nil {
 		return l2cache.NewError(ctx, c.l2.Name(), "delete", key, nil, err)
 	}
-	gen := c.generations.of(key).Load()
-	var err error
-	if !c.with(opts).has(skipL2) {
-		if _, err = c.deletes.take(ctx, key); err != nil {
-			err = l2cache.NewError(ctx, c.l2.Name(), "delete", key, nil, err)
-		} else {
-			err = c.ask(ctx, "delete", key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })
-		}
+	defer c.flights.changed(key)
+	if c.with(opts).has(skipL2) {
+		c.drop(key)
+		return nil
 	}
-	c.written(key, gen, nil)
-	if isTransient(err) {
-		c.resendLater(ctx, key)
-	}
-	return err
+	return c.remove(ctx, "delete", key)
 }
 
 // Touch gives the entry under key the TTL ttl, counted from now. It is
 // l2cache.ErrNotFound if L2 has no entry, and errors.ErrUnsupported if L2 cannot do it.
-// L1 keeps the entry, with the new end, for what is left of its MaxL1TTL.
+// L1 keeps the entry, with the new end, for what is left of its MaxL1TTL. If L2 fails and
+// may have the new end or the old one, L1 keeps the entry until the earlier of the two.
 func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) error {
 	if err := c.preflight(ctx, "touch", key); err != nil {
 		return err
@@ -381,15 +375,20 @@ func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) err
 	gen := c.generations.of(key).Load()
 	at := c.clock.now()
 	err := c.ask(ctx, "touch", key, func(ctx context.Context) error { return l2cache.Touch(ctx, c.l2, key, ttl) })
+	ttl = c.storedTTL(ttl)
 	switch {
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, l2cache.ErrInvalidTTL):
+	case err == nil:
+		c.written(key, gen, func(old *item[V]) *item[V] { return c.touched(old, at, ttl) })
+	case errors.Is(err, l2cache.ErrNotFound):
+		c.drop(key)
 		return err
-	case err != nil:
-		c.written(key, gen, nil)
-		return err
+	case !isTransient(err), errors.Is(err, ErrBreakerOpen):
+		return err // nothing has changed
+	default:
+		c.written(key, gen, func(old *item[V]) *item[V] { return c.inDoubt(old, at.after(ttl)) })
 	}
-	c.written(key, gen, func(old *item[V]) *item[V] { return c.touched(old, at, c.storedTTL(ttl)) })
-	return nil
+	c.flights.passed(key) // what they have read may have the old end
+	return err
 }
 
 // touched returns old with a new end, or nil if L1 may not serve it.
@@ -398,6 +397,16 @@ func (c *Cache[V]) touched(old *item[V], at instant, ttl time.Duration) *item[V]
 		return nil
 	}
 	it := &item[V]{value: old.value, size: old.size, at: at, ends: at.after(ttl), ttl: ttl, limit: old.limit, epoch: old.epoch}
+	c.bound(it)
+	return it
+}
+
+// inDoubt returns old, which may end at another instant now, or nil if there is none.
+func (c *Cache[V]) inDoubt(old *item[V], ends instant) *item[V] {
+	if old == nil || old.negative || old.ends <= ends {
+		return old
+	}
+	it := &item[V]{value: old.value, size: old.size, at: old.at, ends: ends, limit: old.limit, epoch: old.epoch}
 	c.bound(it)
 	return it
 }

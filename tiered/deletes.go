@@ -20,46 +20,46 @@ type deletes struct {
 	waiting atomic.Int64 // how many keys are in queued and sending
 
 	mu      sync.Mutex
-	queued  map[string]struct{}      // guarded by mu
-	sending map[string]chan struct{} // guarded by mu; closed when the key has been sent
-	running bool                     // guarded by mu: there is a goroutine that resends
+	queued  map[string]struct{} // guarded by mu
+	sending map[string]*sending // guarded by mu; no key is in both
+	running bool                // guarded by mu: there is a goroutine that resends
+}
+
+// A sending is that somebody sends the delete of a key, or what takes its place.
+type sending struct {
+	done  chan struct{} // closed when it has been sent
+	again bool          // guarded by deletes.mu: another delete of the key has failed meanwhile
 }
 
 func (d *deletes) countLocked() { d.waiting.Store(int64(len(d.queued) + len(d.sending))) }
 
-// take removes key from the queue and reports whether it was there. If its delete is
-// being sent, take waits for that: what the caller is about to write comes after it.
-func (d *deletes) take(ctx context.Context, key string) (queued bool, err error) {
-	return d.leave(ctx, key, func() {})
-}
-
-// claim is take for a caller that sends the delete itself, and calls sent then.
-func (d *deletes) claim(ctx context.Context, key string) (queued bool, err error) {
-	return d.leave(ctx, key, func() { d.sending[key] = make(chan struct{}) })
-}
-
-// leave takes key out of the queue, and calls f, under mu, if it was there.
-func (d *deletes) leave(ctx context.Context, key string, f func()) (queued bool, err error) {
+// claim takes the delete of key out of the queue and reports whether it was there. If so,
+// the caller sends it, or what takes its place, and calls sent then; until that, whoever
+// claims key waits.
+func (d *deletes) claim(ctx context.Context, key string) (claimed bool, err error) {
 	for d.waiting.Load() > 0 {
 		d.mu.Lock()
-		sent, sending := d.sending[key]
-		if !sending {
-			if _, queued = d.queued[key]; queued {
-				delete(d.queued, key)
-				f()
-				d.countLocked()
+		other := d.sending[key]
+		if other == nil {
+			if _, claimed = d.queued[key]; claimed {
+				d.sendLocked(key)
 			}
 			d.mu.Unlock()
-			return queued, nil
+			return claimed, nil
 		}
 		d.mu.Unlock()
 		select {
-		case <-sent:
+		case <-other.done:
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
 	}
 	return false, nil
+}
+
+func (d *deletes) sendLocked(key string) {
+	delete(d.queued, key)
+	d.sending[key] = &sending{done: make(chan struct{})}
 }
 
 // begin moves some keys from queued to sending. If there is none it returns nil, and
@@ -71,8 +71,7 @@ func (d *deletes) begin() (keys []string) {
 		if len(keys) == resendAtOnce {
 			break
 		}
-		delete(d.queued, key)
-		d.sending[key] = make(chan struct{})
+		d.sendLocked(key)
 		keys = append(keys, key)
 	}
 	d.running = len(keys) > 0
@@ -84,9 +83,10 @@ func (d *deletes) begin() (keys []string) {
 func (d *deletes) sent(key string, failed bool) (start bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	close(d.sending[key])
+	s := d.sending[key]
+	close(s.done)
 	delete(d.sending, key)
-	if failed {
+	if failed || s.again {
 		d.queued[key] = struct{}{}
 		start, d.running = !d.running, true
 	}
@@ -95,20 +95,43 @@ func (d *deletes) sent(key string, failed bool) (start bool) {
 }
 
 // add queues key, and reports whether there was room, and whether the caller has to
-// start the goroutine that resends.
+// start the goroutine that resends. If the key is being sent, it is queued after that.
 func (d *deletes) add(key string, limit int) (ok, start bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if s := d.sending[key]; s != nil {
+		s.again = true
+		return true, false
+	}
 	if _, known := d.queued[key]; !known && len(d.queued)+len(d.sending) >= limit {
 		return false, false
 	}
 	if d.queued == nil {
-		d.queued, d.sending = map[string]struct{}{}, map[string]chan struct{}{}
+		d.queued, d.sending = map[string]struct{}{}, map[string]*sending{}
 	}
 	d.queued[key] = struct{}{}
 	d.countLocked()
 	start, d.running = !d.running, true
 	return true, start
+}
+
+// remove deletes key from L2 and from L1. If that fails because of L2, the delete is queued
+// before L1 lets go of the key, or a read in between would put it there again.
+func (c *Cache[V]) remove(ctx context.Context, op, key string) error {
+	claimed, err := c.deletes.claim(ctx, key)
+	if err != nil {
+		err = l2cache.NewError(ctx, c.l2.Name(), op, key, nil, err)
+	} else {
+		err = c.ask(ctx, op, key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })
+	}
+	if !claimed && isTransient(err) {
+		c.resendLater(ctx, key)
+	}
+	c.drop(key)
+	if claimed {
+		c.sent(key, isTransient(err))
+	}
+	return err
 }
 
 // resendLater queues the delete of key, which has failed because of L2.
@@ -133,13 +156,22 @@ func (c *Cache[V]) resend() {
 			return
 		}
 		failed := byKey(c.ask(c.ctx, "deletemany", "", func(ctx context.Context) error { return l2cache.DeleteMany(ctx, c.l2, keys) }))
-		wait = minResendWait
+		next := minResendWait
 		for _, key := range keys {
-			if failed(key) != nil {
-				wait = min(2*wait, maxResendWait)
+			err := failed(key)
+			if err != nil {
+				next = min(2*wait, maxResendWait)
 			}
-			c.resent(c.ctx, key, failed(key))
+			c.resent(c.ctx, key, err)
 		}
+		wait = next
+	}
+}
+
+// sent ends the sending of what was claimed.
+func (c *Cache[V]) sent(key string, failed bool) {
+	if c.deletes.sent(key, failed) {
+		c.spawn(c.resend)
 	}
 }
 
@@ -150,20 +182,18 @@ func (c *Cache[V]) resent(ctx context.Context, key string, err error) {
 		outcome = OutcomeStored
 		c.drop(key) // a read that began before the delete may have promoted it
 	}
-	if c.deletes.sent(key, isTransient(err)) {
-		c.spawn(c.resend)
-	}
+	c.sent(key, isTransient(err))
 	c.tell(ctx, Event{Kind: EventResend, Outcome: outcome, Key: key, Err: err, Consumed: unknown})
 }
 
 // settle sends the delete of key now, if it is queued: nobody here is to read what was
 // deleted here.
 func (c *Cache[V]) settle(ctx context.Context, op, key string) error {
-	queued, err := c.deletes.claim(ctx, key)
+	claimed, err := c.deletes.claim(ctx, key)
 	if err != nil {
 		return l2cache.NewError(ctx, c.l2.Name(), op, key, nil, err)
 	}
-	if !queued {
+	if !claimed {
 		return nil
 	}
 	err = c.ask(ctx, op, key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })

@@ -368,6 +368,135 @@ func TestReadOfAPendingDelete(t *testing.T) {
 	})
 }
 
+// A delete fails while the one that another has queued is being sent.
+func TestDeleteFailsWhileItIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1, MaxPendingDeletes: 1})
+		put(t, l2, "k", "old", time.Hour)
+		var calls atomic.Int32
+		l2.setBefore(func(ctx context.Context, op, key string) error {
+			switch calls.Add(1) {
+			case 1: // the first Delete
+				time.Sleep(10 * time.Millisecond)
+			case 2: // the second
+				time.Sleep(50 * time.Millisecond)
+			default: // that of the Get
+				time.Sleep(time.Second)
+			}
+			return l2cache.NewError(ctx, "mem", op, key, l2cache.ErrUnavailable, nil)
+		})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { wantUnavailable(t, "Delete", cache.Delete(ctx, "k")) })
+			synctest.Wait()
+		}
+		time.Sleep(20 * time.Millisecond)
+		_, err := cache.Get(ctx, "k")
+		wantUnavailable(t, "Get", err)
+		wg.Wait()
+		if s := cache.Stats(); s.PendingDeletes != 1 || s.DeletesDropped != 0 {
+			t.Errorf("%d deletes wait, %d were dropped; want 1 and 0", s.PendingDeletes, s.DeletesDropped)
+		}
+		l2.up()
+		time.Sleep(10 * time.Second)
+		if value, err := l2.Get(ctx, "k"); err != l2cache.ErrNotFound || cache.Stats().PendingDeletes != 0 {
+			t.Errorf("L2 has %q, %v, and %d deletes wait", value, err, cache.Stats().PendingDeletes)
+		}
+	})
+}
+
+// Nobody reads what was deleted here while a write takes the place of the pending delete.
+func TestReadDuringAWriteOfAPendingDelete(t *testing.T) {
+	for name, write := range map[string]func(context.Context, *tiered.Cache[[]byte]) error{
+		"Delete": func(ctx context.Context, cache *tiered.Cache[[]byte]) error { return cache.Delete(ctx, "k") },
+		"Set": func(ctx context.Context, cache *tiered.Cache[[]byte]) error {
+			return cache.Set(ctx, "k", []byte("new"), time.Hour)
+		},
+		"GetOrLoad": func(ctx context.Context, cache *tiered.Cache[[]byte]) error {
+			var calls atomic.Int32
+			_, err := cache.GetOrLoad(ctx, "k", loaded("new", time.Hour, &calls), tiered.Refresh(), tiered.SkipL1())
+			return errors.Join(err, l2cache.ErrUnavailable) // that L2 does not take it is no error
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1})
+				put(t, l2, "k", "deleted", time.Hour)
+				l2.down()
+				wantUnavailable(t, "Delete", cache.Delete(ctx, "k"))
+				l2.setBefore(func(ctx context.Context, op, key string) error {
+					if op == "get" || op == "deletemany" && key == "" {
+						return nil
+					}
+					time.Sleep(time.Second)
+					return l2cache.NewError(ctx, "mem", op, key, l2cache.ErrUnavailable, nil)
+				})
+				var wg sync.WaitGroup
+				wg.Go(func() { wantUnavailable(t, name, write(ctx, cache)) })
+				synctest.Wait()
+				for range 3 {
+					if r, err := cache.Get(ctx, "k"); string(r.Value) == "deleted" {
+						t.Errorf("Get = %q, %v", r.Value, err)
+					}
+					time.Sleep(400 * time.Millisecond)
+				}
+				wg.Wait()
+				time.Sleep(time.Minute)
+				wantGone(t, cache, "k")
+			})
+		})
+	}
+}
+
+// The time between two attempts doubles, however many deletes fail in one.
+func TestResendBacksOff(t *testing.T) {
+	for _, keys := range []int{1, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			l2 := newBackend()
+			cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1})
+			l2.down()
+			for i := range keys {
+				wantUnavailable(t, "Delete", cache.Delete(t.Context(), fmt.Sprint(i)))
+			}
+			time.Sleep(time.Minute)
+			// After 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s, and then each 5 s.
+			if n := l2.count("deletemany"); n != 16 {
+				t.Errorf("%d keys were sent %d times in a minute, want 16", keys, n)
+			}
+		})
+	}
+}
+
+// In an outage Touch leaves in L1 what is not in doubt.
+func TestTouchFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: 3, BreakerOpenFor: time.Hour})
+		for _, key := range []string{"shorter", "longer", "not sent"} {
+			if err := cache.Set(ctx, key, []byte("v"), 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l2.down()
+		for key, ttl := range map[string]time.Duration{"shorter": time.Second, "longer": time.Minute} {
+			wantUnavailable(t, "Touch", cache.Touch(ctx, key, ttl))
+		}
+		wantGet(t, cache, "shorter", "v", time.Second, tiered.TierL1)
+		wantGet(t, cache, "longer", "v", 10*time.Second, tiered.TierL1)
+		_, err := cache.Get(ctx, "other") // the third failure
+		wantUnavailable(t, "Get", err)
+		if err := cache.Touch(ctx, "not sent", time.Second); !errors.Is(err, tiered.ErrBreakerOpen) {
+			t.Errorf("Touch = %v, want ErrBreakerOpen", err)
+		}
+		wantGet(t, cache, "not sent", "v", 10*time.Second, tiered.TierL1)
+	})
+}
+
 // A Set does not overtake the delete that is being sent again.
 func TestSetWaitsForThePendingDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ type flight[V any] struct {
 	key  string
 	mode mode
 	trip *trip
+	at   instant // when its goroutine began
 
 	overtaken bool // guarded by flights.mu: the key has changed since
 	storing   bool // guarded by flights.mu: what it brings is being written
@@ -29,6 +30,7 @@ type flight[V any] struct {
 
 // A trip is the goroutine of some flights.
 type trip struct {
+	number    uint64          // guarded by flights.mu: the later it began, the higher
 	ctx       context.Context // the first caller's, but that it does not end with it
 	cancel    context.CancelFunc
 	waiting   int  // guarded by flights.mu: those who wait for its flights
@@ -44,8 +46,10 @@ func newTrip(ctx context.Context) *trip {
 
 // flights are those that have not landed.
 type flights[V any] struct {
-	mu    sync.Mutex
-	byKey map[string][]*flight[V] // guarded by mu
+	mu       sync.Mutex
+	byKey    map[string][]*flight[V] // guarded by mu
+	changing map[string]int          // guarded by mu: how many changes of the key are under way
+	trips    uint64                  // guarded by mu: the last trip's number
 }
 
 // join returns a flight of key for the caller to wait for, and then to leave. It is a
@@ -84,6 +88,10 @@ func (fs *flights[V]) findLocked(key string, m mode) *flight[V] {
 func (fs *flights[V]) newLocked(key string, m mode, t *trip) *flight[V] {
 	f := &flight[V]{key: key, mode: m, trip: t, landed: make(chan struct{})}
 	t.waiting++
+	if t.number == 0 {
+		fs.trips++
+		t.number = fs.trips
+	}
 	if fs.byKey == nil {
 		fs.byKey = map[string][]*flight[V]{}
 	}
@@ -102,25 +110,48 @@ func (fs *flights[V]) leave(f *flight[V]) {
 	}
 }
 
-// overtake keeps the flights of key from storing what they bring, and waits for those
-// that do so at the moment: what the caller is about to write comes after it. The error
-// is ctx's.
+// overtake begins a change of key, which changed ends: until then no flight of key stores
+// what it brings. It waits for those that do so at the moment: what the caller is about to
+// write comes after it. The error is ctx's, and there is no change then.
 func (fs *flights[V]) overtake(ctx context.Context, key string) error {
-	for _, stored := range fs.passed(key) {
+	fs.mu.Lock()
+	if fs.changing == nil {
+		fs.changing = map[string]int{}
+	}
+	fs.changing[key]++
+	storing := fs.passLocked(key)
+	fs.mu.Unlock()
+	for _, landed := range storing {
 		select {
-		case <-stored:
+		case <-landed:
 		case <-ctx.Done():
+			fs.changed(key)
 			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// passed marks the flights of key as overtaken. It returns what those that are storing
-// close when they have.
-func (fs *flights[V]) passed(key string) (storing []chan struct{}) {
+// changed ends a change of key. Flights that began during it are overtaken, too: what they
+// bring may be older than the change.
+func (fs *flights[V]) changed(key string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	if fs.changing[key]--; fs.changing[key] == 0 {
+		delete(fs.changing, key)
+	}
+	fs.passLocked(key)
+}
+
+// passed marks the flights of key as overtaken.
+func (fs *flights[V]) passed(key string) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.passLocked(key)
+}
+
+// passLocked is passed. It returns what those that are storing close when they have.
+func (fs *flights[V]) passLocked(key string) (storing []chan struct{}) {
 	for _, f := range fs.byKey[key] {
 		f.overtaken = true
 		if f.storing {
@@ -142,12 +173,38 @@ func (fs *flights[V]) allPassed() {
 }
 
 // mayStore reports whether f may store what it brings. Whoever overtakes it from now on
-// waits until it has landed.
+// waits until it has landed. Of the flights of a key, which differ in mode, those of
+// earlier trips are overtaken by it: it waits for what they are storing.
 func (fs *flights[V]) mayStore(f *flight[V]) bool {
+	for _, landed := range fs.store(f) {
+		select {
+		case <-landed:
+		case <-f.trip.ctx.Done():
+			return false
+		}
+	}
+	return f.storing
+}
+
+// store sets f.storing, if f may store, and then returns what earlier flights that are
+// storing close when they have.
+func (fs *flights[V]) store(f *flight[V]) (earlier []chan struct{}) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f.storing = !f.overtaken && !f.trip.abandoned
-	return f.storing
+	f.storing = !f.overtaken && !f.trip.abandoned && fs.changing[f.key] == 0
+	if !f.storing {
+		return nil
+	}
+	for _, other := range fs.byKey[f.key] {
+		if other.trip.number >= f.trip.number {
+			continue
+		}
+		other.overtaken = true
+		if other.storing {
+			earlier = append(earlier, other.landed)
+		}
+	}
+	return earlier
 }
 
 // land ends f: what it brings is set.

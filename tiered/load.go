@@ -205,6 +205,10 @@ func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer i
 		}
 		c.landAll(fs, err)
 	}()
+	at := c.clock.now()
+	for _, f := range fs {
+		f.at = at
+	}
 	if newer == 0 {
 		fs = c.fromL1(fs, o)
 	}
@@ -396,17 +400,18 @@ func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, l
 	return answers, err
 }
 
-// remember puts into L1 that the loader found nothing.
+// remember puts into L1 that the loader found nothing, unless L1 has what was asked for
+// after the flight began.
 func (c *Cache[V]) remember(f *flight[V], ttl time.Duration, o call) {
 	if ttl == 0 {
 		ttl = c.options.NegativeTTL
 	}
+	gen := c.generations.of(f.key).Load()
 	if ttl <= 0 || o.has(skipL1) || !c.flights.mayStore(f) {
 		return
 	}
-	gen := c.generations.of(f.key).Load()
 	var none V
 	it := c.newItem(none, 0, c.clock.now(), ttl, o.l1TTL)
-	it.negative, it.keep = true, it.fresh
-	c.written(f.key, gen, func(*item[V]) *item[V] { return it })
+	it.negative, it.keep, it.at = true, it.fresh, f.at
+	c.promote(f.key, it, gen)
 }

@@ -505,6 +505,176 @@ func TestDeleteWaitsForALoadThatIsStoring(t *testing.T) {
 	})
 }
 
+// A load that begins while its key is being changed neither outlives the change, nor does
+// anybody join it after that.
+func TestLoadDuringAChange(t *testing.T) {
+	set := func(ctx context.Context, cache *tiered.Cache[[]byte]) error {
+		return cache.Set(ctx, "k", []byte("set"), time.Hour)
+	}
+	del := func(ctx context.Context, cache *tiered.Cache[[]byte]) error { return cache.Delete(ctx, "k") }
+	for _, test := range []struct {
+		name   string
+		change func(context.Context, *tiered.Cache[[]byte]) error
+		value  string // empty: the loader finds nothing
+		takes  time.Duration
+		want   string // what the cache has after it; empty: nothing
+	}{
+		{"loaded, and Set", set, "loaded", 50 * time.Millisecond, "set"},
+		{"loaded before Set ends", set, "loaded", 5 * time.Millisecond, "set"},
+		{"not found, and Set", set, "", 50 * time.Millisecond, "set"},
+		{"loaded, and Delete", del, "loaded", 50 * time.Millisecond, ""},
+		{"loaded before Delete ends", del, "loaded", 5 * time.Millisecond, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: time.Minute})
+				l2.setBefore(func(_ context.Context, op, _ string) error {
+					if op == "set" || op == "delete" {
+						time.Sleep(10 * time.Millisecond)
+					}
+					return nil
+				})
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					time.Sleep(time.Millisecond)
+					r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+						time.Sleep(test.takes)
+						if test.value == "" {
+							return tiered.Loaded[[]byte]{}, l2cache.ErrNotFound
+						}
+						return tiered.Loaded[[]byte]{Value: []byte(test.value), TTL: time.Hour}, nil
+					})
+					if test.value == "" {
+						wantMiss(t, "k", r, err)
+					} else {
+						wantLoaded(t, r, err, test.value, tiered.TierLoader)
+					}
+				})
+				if err := test.change(ctx, cache); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 { // as soon as it has ended, and when the load has, too
+					r, err := cache.Get(ctx, "k")
+					if test.want == "" {
+						wantMiss(t, "k", r, err)
+					} else if err != nil || string(r.Value) != test.want {
+						t.Errorf("Get = %q, %v; want %q", r.Value, err, test.want)
+					}
+					wg.Wait()
+				}
+			})
+		})
+	}
+}
+
+func TestNobodyJoinsAReadFromBeforeAChange(t *testing.T) {
+	for name, change := range map[string]func(context.Context, *tiered.Cache[[]byte]) error{
+		"Delete": func(ctx context.Context, cache *tiered.Cache[[]byte]) error { return cache.Delete(ctx, "k") },
+		"Touch": func(ctx context.Context, cache *tiered.Cache[[]byte]) error {
+			err := cache.Touch(ctx, "k", time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+				put(t, l2, "k", "old", time.Hour)
+				l2.setBefore(func(_ context.Context, op, _ string) error {
+					if op == "delete" || op == "touch" {
+						time.Sleep(10 * time.Millisecond)
+					}
+					return nil
+				})
+				l2.setAfter(func(op, _ string) {
+					if op == "get" {
+						time.Sleep(50 * time.Millisecond) // the answer is on its way
+					}
+				})
+				var calls atomic.Int32
+				load := loaded("new", time.Hour, &calls)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					time.Sleep(time.Millisecond)
+					r, err := cache.GetOrLoad(ctx, "k", load)
+					wantLoaded(t, r, err, "old", tiered.TierL2)
+				})
+				if err := change(ctx, cache); err != nil {
+					t.Fatal(err)
+				}
+				r, err := cache.GetOrLoad(ctx, "k", load)
+				wantLoaded(t, r, err, "new", tiered.TierLoader)
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// That there was nothing when the load began does not replace what was read since.
+func TestNegativeAfterALaterRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: time.Minute})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				time.Sleep(time.Second)
+				return tiered.Loaded[[]byte]{}, l2cache.ErrNotFound
+			})
+			wantMiss(t, "k", r, err)
+		})
+		time.Sleep(100 * time.Millisecond)
+		put(t, l2, "k", "v", time.Hour)
+		wantGet(t, cache, "k", "v", time.Hour, tiered.TierL2)
+		wg.Wait()
+		wantGet(t, cache, "k", "v", time.Hour-900*time.Millisecond, tiered.TierL1)
+	})
+}
+
+// A load and a Refresh do not join each other: what the later of them brings stays.
+func TestRefreshDuringALoad(t *testing.T) {
+	for _, takes := range []time.Duration{50 * time.Millisecond, 95 * time.Millisecond, time.Second} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+				l2.setBefore(func(_ context.Context, op, _ string) error {
+					if op == "set" {
+						time.Sleep(20 * time.Millisecond)
+					}
+					return nil
+				})
+				load := func(value string, takes time.Duration) tiered.Loader[[]byte] {
+					return func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+						time.Sleep(takes)
+						return tiered.Loaded[[]byte]{Value: []byte(value), TTL: time.Hour}, nil
+					}
+				}
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					r, err := cache.GetOrLoad(ctx, "k", load("old", 100*time.Millisecond))
+					wantLoaded(t, r, err, "old", tiered.TierLoader)
+				})
+				time.Sleep(10 * time.Millisecond)
+				r, err := cache.GetOrLoad(ctx, "k", load("new", takes), tiered.Refresh())
+				wantLoaded(t, r, err, "new", tiered.TierLoader)
+				wg.Wait()
+				r, err = cache.Get(ctx, "k")
+				wantLoaded(t, r, err, "new", tiered.TierL1)
+				if value, err := l2.Get(ctx, "k"); string(value) != "new" {
+					t.Errorf("L2 has %q, %v; want new", value, err)
+				}
+			})
+		})
+	}
+}
+
 func TestGetOrLoadMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()

@@ -30,18 +30,19 @@ type write[V any] struct {
 
 	flight *flight[V] // that brings it; nil for a Set
 
-	item   *item[V]
-	gen    uint64
-	queued bool // a delete was to be sent again
-	err    error
+	item    *item[V]
+	gen     uint64
+	claimed bool // a delete was to be sent again
+	err     error
 }
 
 // store writes entries to L2, in one call, and then to L1, and returns how each has
-// failed.
+// failed. No two calls have a key in common, which mayStore and overtake see to; so they do
+// not wait for each other's claims.
 func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []error {
 	var send []*write[V]
 	for _, w := range writes {
-		if w.queued, w.err = c.deletes.take(ctx, w.key); w.err != nil {
+		if w.claimed, w.err = c.deletes.claim(ctx, w.key); w.err != nil {
 			w.err = l2cache.NewError(ctx, c.l2.Name(), "set", w.key, nil, w.err)
 			continue
 		}
@@ -62,8 +63,8 @@ func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []erro
 			w.item.ttl, w.item.epoch = ttl, epoch
 			c.written(w.key, w.gen, func(*item[V]) *item[V] { return w.item })
 		}
-		if w.queued && (w.err != nil || o.has(skipL2)) {
-			c.resendLater(ctx, w.key)
+		if w.claimed {
+			c.sent(w.key, w.err != nil || o.has(skipL2))
 		}
 		errs[i] = w.err
 	}
