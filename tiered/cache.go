@@ -280,6 +280,9 @@ func (c *Cache[V]) arrived(ctx context.Context, key string, entry l2cache.Entry,
 	case errors.Is(err, l2cache.ErrNotFound):
 		event.Outcome = OutcomeMiss
 		c.tell(ctx, event)
+		if !a.has(skipL1) {
+			c.absent(key, a)
+		}
 		return nil, err
 	case err != nil:
 		event.Outcome, event.Err = OutcomeError, err
@@ -295,6 +298,15 @@ func (c *Cache[V]) arrived(ctx context.Context, key string, entry l2cache.Entry,
 		c.tell(ctx, Event{Kind: EventPromotion, Outcome: outcome, Key: key, TTL: entry.TTL, Consumed: unknown})
 	}
 	return it, nil
+}
+
+// absent drops the stale copy of an entry that L2 does not have any more although it has
+// not come to its end.
+func (c *Cache[V]) absent(key string, a arrival) {
+	g := c.generations.of(key)
+	c.dropIf(key, func(old *item[V]) bool {
+		return !old.negative && old.at <= a.at && old.ends > a.at && g.Load() == a.gen
+	})
 }
 
 func (c *Cache[V]) promotion(key string, it *item[V], gen uint64) Outcome {

@@ -119,3 +119,28 @@ func TestEndedContext(t *testing.T) {
 		t.Errorf("Get = %q, %v, %v; want what was there", r.Value, r.TTL, err)
 	}
 }
+
+// A read that Close overtakes leaves nothing in L1, and Get looks there first.
+func TestReadDuringClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		put(t, l2, "k", "v", time.Hour)
+		var cache *tiered.Cache[[]byte]
+		closing := false
+		cache = newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, Observer: func(_ context.Context, e tiered.Event) {
+			if e.Kind == tiered.EventRead && e.Tier == tiered.TierL1 && !closing {
+				closing = true
+				cache.Close()
+			}
+		}})
+		if r, err := cache.Get(t.Context(), "k"); err != nil || string(r.Value) != "v" {
+			t.Errorf("Get = %q, %v", r.Value, err)
+		}
+		if r, err := cache.Get(t.Context(), "k"); !errors.Is(err, l2cache.ErrClosed) {
+			t.Errorf("Get after Close = %q from %v, %v; want ErrClosed", r.Value, r.Tier, err)
+		}
+		if n := cache.Stats().Entries; n != 0 {
+			t.Errorf("L1 has %d entries after Close", n)
+		}
+	})
+}

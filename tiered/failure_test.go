@@ -134,6 +134,57 @@ func TestStaleWhenTheLoaderFails(t *testing.T) {
 	})
 }
 
+// What L2 or the loader says is no more is not served when they fail after that.
+func TestStaleEndsWithTheEntry(t *testing.T) {
+	found := func(err error) tiered.Loader[[]byte] {
+		return func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+			return tiered.Loaded[[]byte]{}, err
+		}
+	}
+	o := &tiered.Options[[]byte]{
+		NoWatch: noWatch, MaxL1TTL: 10 * time.Second, StaleFor: time.Hour, OnFailure: tiered.ServeStale, BreakerFailures: -1,
+	}
+	t.Run("L2", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l2 := newBackend()
+			cache := newCache(t, l2, o)
+			for _, key := range []string{"deleted", "ended"} {
+				put(t, l2, key, "v", time.Minute)
+				wantGet(t, cache, key, "v", time.Minute, tiered.TierL2)
+			}
+			if err := l2.Delete(t.Context(), "deleted"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Second)
+			wantGone(t, cache, "deleted")
+			time.Sleep(40 * time.Second)
+			wantGone(t, cache, "ended")
+			l2.down()
+			_, err := cache.Get(t.Context(), "deleted")
+			wantUnavailable(t, "Get of what was deleted", err)
+			if r, err := cache.Get(t.Context(), "ended"); err != nil || !r.Stale {
+				t.Errorf("Get of what has ended = %+v, %v; want it stale", r, err)
+			}
+		})
+	})
+	t.Run("loader", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := t.Context()
+			cache := newCache(t, newBackend(), o)
+			if err := cache.Set(ctx, "k", []byte("v"), time.Second); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			r, err := cache.GetOrLoad(ctx, "k", found(l2cache.ErrNotFound))
+			wantMiss(t, "k", r, err)
+			boom := errors.New("boom")
+			if r, err := cache.GetOrLoad(ctx, "k", found(boom)); err != boom {
+				t.Errorf("GetOrLoad = %+v, %v; want boom", r, err)
+			}
+		})
+	})
+}
+
 func TestCorrupt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -370,10 +421,16 @@ func TestReadOfAPendingDelete(t *testing.T) {
 
 // A delete fails while the one that another has queued is being sent.
 func TestDeleteFailsWhileItIsSentAgain(t *testing.T) {
+	for _, limit := range []int{1, 2} {
+		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) { deleteFailsWhileItIsSentAgain(t, limit) })
+	}
+}
+
+func deleteFailsWhileItIsSentAgain(t *testing.T, limit int) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		l2 := newBackend()
-		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1, MaxPendingDeletes: 1})
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1, MaxPendingDeletes: limit})
 		put(t, l2, "k", "old", time.Hour)
 		var calls atomic.Int32
 		l2.setBefore(func(ctx context.Context, op, key string) error {

@@ -19,6 +19,7 @@ type flight[V any] struct {
 	storing   bool // guarded by flights.mu: what it brings is being written
 
 	unavailable bool // L2 could not answer; only the trip's goroutine has it
+	inL2        bool // L2 has an entry, or was not asked; only the trip's goroutine has it
 
 	landed chan struct{} // closed when the rest is set
 	item   *item[V]      // nil if there is err
@@ -66,14 +67,22 @@ func (fs *flights[V]) join(key string, m mode, t *trip) (f *flight[V], created b
 	return fs.newLocked(key, m, t), true
 }
 
-// begin returns a new flight of key, or nil if there is one to join.
+// begin returns a new flight of key that refreshes it ahead, or nil if there is one that
+// does or that is to be joined.
 func (fs *flights[V]) begin(key string, m mode, t *trip) *flight[V] {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if fs.findLocked(key, m) != nil {
+	if fs.findLocked(key, m) != nil || fs.findLocked(key, m|ahead) != nil {
 		return nil
 	}
-	return fs.newLocked(key, m, t)
+	return fs.newLocked(key, m|ahead, t)
+}
+
+// ahead returns the flight that refreshes key ahead, or nil.
+func (fs *flights[V]) ahead(key string, m mode) *flight[V] {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.findLocked(key, m|ahead)
 }
 
 func (fs *flights[V]) findLocked(key string, m mode) *flight[V] {

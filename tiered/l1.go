@@ -146,16 +146,26 @@ func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
 		if old != nil && old.at > it.at {
 			return nil
 		}
+		if old != nil && !old.negative && c.sameEnd(old, it) {
+			it.ttl = old.ttl
+			it.refreshAt.Store(old.refreshAt.Load())
+		}
 		return it
 	})
 }
 
+// sameEnd reports whether two items end as what was read twice of one entry does.
+func (c *Cache[V]) sameEnd(a, b *item[V]) bool {
+	first, last := min(a.ends, b.ends), max(a.ends, b.ends)
+	return last <= first.after(2*c.profile.Resolution)
+}
+
 // putIf replaces what L1 has under key, nil if nothing, by what f returns, unless the
-// generation is another than gen, or f returns nil.
+// generation is another than gen, or f returns nil, or the cache was closed.
 func (c *Cache[V]) putIf(key string, gen uint64, f func(old *item[V]) *item[V]) (ok bool) {
 	g := c.generations.of(key)
 	c.l1.Compute(key, func(old *item[V], _ bool) (*item[V], otter.ComputeOp) {
-		if g.Load() != gen {
+		if g.Load() != gen || c.closed.Load() {
 			return nil, otter.CancelOp
 		}
 		it := f(old)
@@ -172,6 +182,16 @@ func (c *Cache[V]) putIf(key string, gen uint64, f func(old *item[V]) *item[V]) 
 func (c *Cache[V]) drop(key string) {
 	c.generations.of(key).Add(1)
 	c.l1.Invalidate(key)
+}
+
+// dropIf takes key out of L1 if f says so of what is there.
+func (c *Cache[V]) dropIf(key string, f func(old *item[V]) bool) {
+	c.l1.Compute(key, func(old *item[V], found bool) (*item[V], otter.ComputeOp) {
+		if !found || !f(old) {
+			return nil, otter.CancelOp
+		}
+		return nil, otter.InvalidateOp
+	})
 }
 
 // written ends a change of key in L2 that began at generation gen. With f, L1 has what f

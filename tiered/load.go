@@ -26,7 +26,7 @@ type Loaded[V any] struct {
 // that is there still, for a conditional request; nil if not.
 //
 // The error l2cache.ErrNotFound is that there is no such value: it is what the callers
-// get, and L2 is left alone. Any other error goes to the callers as it is, and so does a
+// get, and L1 and L2 lose the entry that they may have. Any other error goes to the callers as it is, and so does a
 // panic, as a *PanicError.
 //
 // The ctx has the values of the caller's who began the load. It ends when nobody waits
@@ -212,8 +212,14 @@ func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer i
 	if newer == 0 {
 		fs = c.fromL1(fs, o)
 	}
+	for _, f := range fs {
+		f.inL2 = !o.has(skipL2)
+	}
 	if !o.has(skipL2) && !o.has(refresh) {
 		fs = c.fromL2(t.ctx, fs, o, newer)
+	}
+	if newer == 0 {
+		fs = c.fromAhead(t.ctx, fs, o)
 	}
 	if len(fs) > 0 {
 		c.fromLoader(t.ctx, fs, load, o)
@@ -252,6 +258,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer in
 	got := c.readMany(ctx, "get", keys, o)
 	for _, f := range fs {
 		r := got[f.key]
+		f.inL2 = r.err == nil
 		if r.err == nil && (newer == 0 || r.item.ends > newer.after(2*c.profile.Resolution)) {
 			f.item, f.tier = r.item, TierL2
 			c.flights.land(f)
@@ -271,6 +278,29 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer in
 			continue
 		}
 		rest = append(rest, f)
+	}
+	return rest
+}
+
+// fromAhead lands the flights whose key is being refreshed ahead with what that brings, and
+// returns the others: where it fails, too.
+func (c *Cache[V]) fromAhead(ctx context.Context, fs []*flight[V], o call) (rest []*flight[V]) {
+	for _, f := range fs {
+		other := c.flights.ahead(f.key, o.mode)
+		if other == nil {
+			rest = append(rest, f)
+			continue
+		}
+		select {
+		case <-other.landed:
+		case <-ctx.Done():
+		}
+		if !other.hasLanded() || other.stale || other.err != nil && !errors.Is(other.err, l2cache.ErrNotFound) {
+			rest = append(rest, f)
+			continue
+		}
+		f.item, f.tier, f.loose, f.err = other.item, other.tier, other.loose, other.err
+		c.flights.land(f)
 	}
 	return rest
 }
@@ -319,7 +349,7 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 		if !a.found {
 			event.Outcome = OutcomeNotFound
 			c.tell(ctx, event)
-			c.remember(f, a.TTL, o)
+			c.forget(ctx, f, a.TTL, o)
 			f.err = l2cache.ErrNotFound
 			c.flights.land(f)
 			continue
@@ -400,14 +430,24 @@ func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, l
 	return answers, err
 }
 
-// remember puts into L1 that the loader found nothing, unless L1 has what was asked for
-// after the flight began.
-func (c *Cache[V]) remember(f *flight[V], ttl time.Duration, o call) {
+// forget is that the loader has found nothing. The entry that L2 may have is deleted there;
+// if that fails it is sent again, like that of a Delete. What L1 has from before the flight
+// gives way to a negative entry, if ttl wants one.
+func (c *Cache[V]) forget(ctx context.Context, f *flight[V], ttl time.Duration, o call) {
+	gen := c.generations.of(f.key).Load()
+	if !c.flights.mayStore(f) {
+		return
+	}
+	if f.inL2 {
+		c.remove(ctx, "delete", f.key)
+		gen++ // by remove
+	} else {
+		c.dropIf(f.key, func(old *item[V]) bool { return old.at <= f.at })
+	}
 	if ttl == 0 {
 		ttl = c.options.NegativeTTL
 	}
-	gen := c.generations.of(f.key).Load()
-	if ttl <= 0 || o.has(skipL1) || !c.flights.mayStore(f) {
+	if ttl <= 0 || o.has(skipL1) {
 		return
 	}
 	var none V

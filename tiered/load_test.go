@@ -636,6 +636,134 @@ func TestNegativeAfterALaterRead(t *testing.T) {
 	})
 }
 
+// A Refresh whose loader finds nothing deletes the entry.
+func TestRefreshFindsNothing(t *testing.T) {
+	for name, negative := range map[string]time.Duration{"forgotten": 0, "remembered": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, NegativeTTL: negative})
+				if err := cache.Set(ctx, "k", []byte("old"), time.Hour); err != nil {
+					t.Fatal(err)
+				}
+				nothing := func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+					return tiered.Loaded[[]byte]{}, l2cache.ErrNotFound
+				}
+				r, err := cache.GetOrLoad(ctx, "k", nothing, tiered.Refresh())
+				wantMiss(t, "k", r, err)
+				if value, err := l2.Get(ctx, "k"); err != l2cache.ErrNotFound {
+					t.Errorf("L2 has %q, %v", value, err)
+				}
+				var calls atomic.Int32
+				r, err = cache.GetOrLoad(ctx, "k", loaded("new", time.Hour, &calls))
+				if negative > 0 {
+					wantMiss(t, "k", r, err)
+				} else {
+					wantLoaded(t, r, err, "new", tiered.TierLoader)
+				}
+			})
+		})
+	}
+}
+
+// So does a refresh ahead.
+func TestRefreshAheadFindsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5})
+		if err := cache.Set(ctx, "k", []byte("old"), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second)
+		r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+			return tiered.Loaded[[]byte]{}, l2cache.ErrNotFound
+		})
+		wantLoaded(t, r, err, "old", tiered.TierL1)
+		synctest.Wait()
+		wantGone(t, cache, "k")
+	})
+}
+
+// The read of L2 that a refresh ahead begins with leaves what is known of the entry.
+func TestRefreshAheadKeepsTheTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		hits := 0
+		began := time.Now()
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{
+			NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Hour,
+			Observer: func(_ context.Context, e tiered.Event) {
+				if e.Kind != tiered.EventRead || e.Tier != tiered.TierL1 {
+					return
+				}
+				hits++
+				if want := time.Since(began).Seconds() / 100; e.Consumed < want-1e-6 || e.Consumed > want+1e-6 {
+					t.Errorf("after %v a hit has Consumed %v, want %v", time.Since(began), e.Consumed, want)
+				}
+			},
+		})
+		if err := cache.Set(ctx, "k", []byte("v"), 100*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		var loads []time.Duration
+		for range 90 {
+			time.Sleep(time.Second)
+			r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				loads = append(loads, time.Since(began))
+				return tiered.Loaded[[]byte]{}, errors.New("boom")
+			})
+			wantLoaded(t, r, err, "v", tiered.TierL1)
+			synctest.Wait()
+		}
+		// The next load is due after a quarter of what is left.
+		want := []time.Duration{50 * time.Second, 63 * time.Second, 73 * time.Second, 80 * time.Second, 86 * time.Second, 90 * time.Second}
+		if !slices.Equal(loads, want) || hits != 90 {
+			t.Errorf("%d hits, loads after %v; want 90, %v", hits, loads, want)
+		}
+	})
+}
+
+// Who asks while a key is refreshed ahead gets what L2 has, and waits for the refresh only
+// if that is nothing.
+func TestGetOrLoadDuringARefreshAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: 6 * time.Second})
+		if err := cache.Set(ctx, "k", []byte("old"), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		load := func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+			calls++
+			time.Sleep(6 * time.Second)
+			return tiered.Loaded[[]byte]{Value: []byte("new"), TTL: 10 * time.Second}, nil
+		}
+		time.Sleep(5500 * time.Millisecond)
+		short := tiered.L1TTL(10 * time.Millisecond)
+		r, err := cache.GetOrLoad(ctx, "k", load, short) // begins the refresh
+		wantLoaded(t, r, err, "old", tiered.TierL1)
+		synctest.Wait()
+		for _, at := range []time.Duration{500 * time.Millisecond, 3900 * time.Millisecond} {
+			time.Sleep(at)
+			began := time.Now()
+			r, err = cache.GetOrLoad(ctx, "k", load, short)
+			wantLoaded(t, r, err, "old", tiered.TierL2)
+			if d := time.Since(began); d != 0 {
+				t.Errorf("GetOrLoad took %v", d)
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // the entry has ended
+		began := time.Now()
+		r, err = cache.GetOrLoad(ctx, "k", load)
+		wantLoaded(t, r, err, "new", tiered.TierLoader)
+		if d := time.Since(began); d != 1500*time.Millisecond || calls != 1 {
+			t.Errorf("GetOrLoad took %v, with %d loads in all; want 1.5s and 1", d, calls)
+		}
+	})
+}
+
 // A load and a Refresh do not join each other: what the later of them brings stays.
 func TestRefreshDuringALoad(t *testing.T) {
 	for _, takes := range []time.Duration{50 * time.Millisecond, 95 * time.Millisecond, time.Second} {

@@ -36,8 +36,10 @@ type Options[V any] struct {
 
 	// RefreshAhead is the fraction of an entry's TTL, from 0 to 1, after which a
 	// GetOrLoad that L1 answers starts a load in the background. The TTL is the one that
-	// the entry was stored with, or what it had left when it was promoted, if another
-	// process stored it. Default: 0, never.
+	// the entry was stored with, if this Cache did that and L1 has had the entry since;
+	// else what it had left when it was promoted. The latter begins anew with each
+	// promotion: where the TTL is much longer than MaxL1TTL, have StaleFor keep the entry
+	// in L1 between them, or the load comes only just before the end. Default: 0, never.
 	RefreshAhead float64
 	// NegativeTTL is for how long L1 remembers that a loader found nothing, if the loader
 	// does not say. Default: 0, not at all.
@@ -183,6 +185,7 @@ const (
 	skipL1 mode = 1 << iota
 	skipL2
 	refresh
+	ahead // of a flight: nobody waits for it
 )
 
 // SkipL1 leaves L1 out: a read neither asks nor fills it; a write goes to L2 and drops

@@ -115,10 +115,22 @@ func (c *Cache[V]) sleep(ctx context.Context, d time.Duration) error {
 }
 
 // warmBatch reads keys and puts into L1 what has MinTTL left.
-func (c *Cache[V]) warmBatch(ctx context.Context, keys []string, w WarmOptions, p *WarmProgress) error {
-	gens := make([]uint64, len(keys))
-	for i, key := range keys {
-		gens[i] = c.generations.of(key).Load()
+func (c *Cache[V]) warmBatch(ctx context.Context, batch []string, w WarmOptions, p *WarmProgress) error {
+	var keys []string
+	var gens []uint64
+	for _, key := range batch {
+		if err := c.settle(ctx, "warm", key); err != nil {
+			if ctx.Err() != nil || c.closed.Load() {
+				return err
+			}
+			p.Read++
+			p.Failed++
+			continue
+		}
+		keys, gens = append(keys, key), append(gens, c.generations.of(key).Load())
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	epoch, at := c.epoch.Load(), c.clock.now()
 	var entries map[string]l2cache.Entry

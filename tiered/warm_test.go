@@ -138,6 +138,26 @@ func TestWarmMeetsChanges(t *testing.T) {
 	})
 }
 
+// Warm does not bring back what was deleted here.
+func TestWarmOfAPendingDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		for _, key := range []string{"deleted", "other"} {
+			put(t, l2, key, "v", time.Hour)
+		}
+		l2.down()
+		wantUnavailable(t, "Delete", cache.Delete(t.Context(), "deleted"))
+		l2.up()
+		p, err := cache.Warm(t.Context(), nil)
+		if err != nil || p.Stored != 1 || p.Gone != 1 {
+			t.Errorf("Warm = %+v, %v; want 1 stored, 1 gone", p, err)
+		}
+		wantGone(t, cache, "deleted")
+		wantGet(t, cache, "other", "v", time.Hour, tiered.TierL1)
+	})
+}
+
 func TestWarmOfABackendThatCannotScan(t *testing.T) {
 	// Embedding the interface alone hides what else the backend has.
 	l2 := struct{ l2cache.L2CacheBackend }{newBackend()}
