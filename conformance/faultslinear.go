@@ -67,9 +67,61 @@ func (y *history) len() int {
 	return len(y.ops)
 }
 
-// linearizableUnderFaultsCase has 8 callers work on 2 keys through two handles while
-// the server is cut off, stalled and killed, and looks for an order of all that
-// explains what each saw. Each round has keys of its own.
+// maxDoubts is how many calls in doubt a pair of keys has: each of them doubles what
+// there is to search. Those that are under way when there are so many come on top.
+const maxDoubts = 6
+
+// A keyring has the keys of a round, two at a time.
+type keyring struct {
+	round int
+
+	mu      sync.Mutex
+	pair    int  // guarded by mu; the newest
+	doubts  int  // guarded by mu; in calls on the newest pair
+	trouble bool // guarded by mu; the last call was in doubt
+}
+
+// pick returns one of the newest keys, and whether it may be written.
+func (k *keyring) pick() (key string, writable bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.key(k.pair, rand.IntN(2)), k.doubts < maxDoubts || !k.trouble
+}
+
+func (k *keyring) key(pair, i int) string { return fmt.Sprint("k", k.round, ".", pair, ".", i) }
+
+// note notes how a call has ended.
+func (k *keyring) note(doubtful bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.trouble = doubtful
+	if doubtful {
+		k.doubts++
+	}
+}
+
+// renew makes another pair if the newest has its doubts.
+func (k *keyring) renew() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.doubts < maxDoubts {
+		return false
+	}
+	k.pair, k.doubts = k.pair+1, 0
+	return true
+}
+
+// all returns all keys there were. Nobody picks any more.
+func (k *keyring) all() (keys []string) {
+	for pair := range k.pair + 1 {
+		keys = append(keys, k.key(pair, 0), k.key(pair, 1))
+	}
+	return keys
+}
+
+// linearizableUnderFaultsCase has 8 callers work on 2 keys at a time through two
+// handles while the server is cut off, stalled and killed, and looks for an order of
+// all that explains what each saw. Each round has keys of its own.
 func linearizableUnderFaultsCase(p *probe) {
 	a, b := p.open(), p.open()
 	rounds := []struct {
@@ -122,9 +174,9 @@ func (p *probe) stallTwice(busy func(calls int)) {
 }
 
 func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, faults func(busy func(calls int))) porcupine.CheckResult {
-	const callers, keys = 8, 2
+	const callers = 8
 	handles := []*handle{a, b}
-	key := func(i int) string { return fmt.Sprint("k", round, ".", i) }
+	keys := &keyring{round: round}
 	sentinel := fmt.Sprint("sentinel", round)
 	a.set(sentinel, "v", time.Hour)
 	y := &history{begin: time.Now()}
@@ -137,19 +189,24 @@ func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, fa
 		defer close(done)
 		p.parallelNoExit(callers, func(w int) {
 			for i := 0; ctx.Err() == nil; i++ {
-				in := registerOp{key: key(rand.IntN(keys)), value: fmt.Sprintf("%d.%d", w, i)}
+				key, writable := keys.pick()
+				in := registerOp{key: key, value: fmt.Sprintf("%d.%d", w, i)}
 				pause := rand.N(2 * time.Millisecond)
-				if !p.registerCall(y, w, handles[w%2], in, wait) {
-					pause = 30 * time.Millisecond // there are not to be too many in doubt
+				ok := p.registerCall(y, w, handles[w%2], in, writable, wait)
+				keys.note(!ok)
+				if !ok {
+					pause = 30 * time.Millisecond
 				}
 				time.Sleep(pause)
 			}
 		})
 	}()
 	busy := func(calls int) {
-		end := time.Now().Add(500 * time.Millisecond)
-		for n := y.len() + calls; y.len() < n && time.Now().Before(end); {
-			time.Sleep(5 * time.Millisecond)
+		for again := true; again; again = keys.renew() {
+			end := time.Now().Add(500 * time.Millisecond)
+			for n := y.len() + calls; y.len() < n && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
 		}
 	}
 	faults(busy)
@@ -169,21 +226,21 @@ func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, fa
 	if !p.e.profile.Durable {
 		lost = !a.read((*handle).tryGet, sentinel).hit()
 	}
-	for i := range keys {
+	for _, key := range keys.all() {
 		if lost {
-			y.add(callers, registerOp{kind: "lost", key: key(i)}, "", fault)
+			y.add(callers, registerOp{kind: "lost", key: key}, "", fault)
 		}
 		for w, h := range handles {
-			r := h.read(readers[w], key(i))
-			y.add(callers+1, registerOp{kind: "get", key: key(i)}, string(r.value), r.span)
+			r := h.read(readers[w], key)
+			y.add(callers+1, registerOp{kind: "get", key: key}, string(r.value), r.span)
 		}
 	}
 	return porcupine.CheckOperationsTimeout(doubtful, y.ops, 5*time.Second)
 }
 
-// registerCall does something to in.key, and notes what came of it. It reports
-// whether that succeeded.
-func (p *probe) registerCall(y *history, w int, h *handle, in registerOp, wait time.Duration) bool {
+// registerCall does something to in.key, or reads it, and notes what came of that. It
+// reports whether it succeeded.
+func (p *probe) registerCall(y *history, w int, h *handle, in registerOp, writable bool, wait time.Duration) bool {
 	ctx := p.ctx
 	if wait > 0 {
 		var cancel context.CancelFunc
@@ -194,19 +251,19 @@ func (p *probe) registerCall(y *history, w int, h *handle, in registerOp, wait t
 	out, s := "", span{call: time.Now()}
 	var err error
 	switch turn := rand.IntN(13); {
-	case turn < 3:
+	case writable && turn < 3:
 		in.kind = "set"
 		err = h.b.Set(ctx, in.key, []byte(in.value), time.Hour)
-	case turn == 3:
+	case writable && turn == 3:
 		in.kind = "delete"
 		err = h.b.Delete(ctx, in.key)
-	case turn == 4 && supports.Has(l2cache.CanAdd):
+	case writable && turn == 4 && supports.Has(l2cache.CanAdd):
 		in.kind = "add"
 		var added bool
 		if added, err = l2cache.Add(ctx, h.b, in.key, []byte(in.value), time.Hour); added {
 			out = "added"
 		}
-	case turn == 5 && supports.Has(l2cache.CanTouch):
+	case writable && turn == 5 && supports.Has(l2cache.CanTouch):
 		in.kind = "touch"
 		if err = l2cache.Touch(ctx, h.b, in.key, time.Hour); err == nil {
 			out = "touched"
