@@ -377,6 +377,7 @@ func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error
 // l2cache.ErrNotFound if L2 has no entry, and errors.ErrUnsupported if L2 cannot do it.
 // L1 keeps the entry, with the new end, for what is left of its MaxL1TTL. If L2 fails and
 // may have the new end or the old one, L1 keeps the entry until the earlier of the two.
+// With Watch the news of it drops the entry: see Options.NoWatch.
 func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) error {
 	if err := c.preflight(ctx, "touch", key); err != nil {
 		return err

@@ -725,6 +725,37 @@ func TestRefreshAheadKeepsTheTTL(t *testing.T) {
 	})
 }
 
+// Where the TTL is longer than MaxL1TTL, StaleFor keeps what is known of it in L1.
+func TestRefreshAheadOfALongTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{
+			NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Second, StaleFor: time.Second,
+		})
+		if err := cache.Set(ctx, "k", []byte("old"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		var first time.Duration
+		for first == 0 && time.Since(began) < time.Minute {
+			time.Sleep(400 * time.Millisecond)
+			r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+				first = time.Since(began)
+				return tiered.Loaded[[]byte]{Value: []byte("new"), TTL: time.Minute}, nil
+			})
+			if err != nil || string(r.Value) != "old" {
+				t.Fatalf("GetOrLoad = %q, %v", r.Value, err)
+			}
+			synctest.Wait()
+		}
+		if first < 30*time.Second || first > 31*time.Second {
+			t.Errorf("the first load began after %v, want 30s to 31s", first)
+		}
+		r, err := cache.Get(ctx, "k")
+		wantLoaded(t, r, err, "new", tiered.TierL1)
+	})
+}
+
 // Who asks while a key is refreshed ahead gets what L2 has, and waits for the refresh only
 // if that is nothing.
 func TestGetOrLoadDuringARefreshAhead(t *testing.T) {

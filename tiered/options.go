@@ -31,7 +31,11 @@ type Options[V any] struct {
 	Jitter float64
 	// PromoteEvery promotes one L2 hit in so many, chosen at random. Default: 1, all.
 	PromoteEvery int
-	// NoWatch leaves L2's Watch alone, where it has one.
+	// NoWatch leaves L2's Watch alone, where it has one. Watch tells of this Cache's own
+	// writes, too, and does not say whose they are: L1 drops what was just stored, the next
+	// read asks L2, and a load that is under way when the news of an own Delete comes is not
+	// stored. Where one process alone writes, or MaxL1TTL is bound enough, NoWatch saves
+	// that.
 	NoWatch bool
 
 	// RefreshAhead is the fraction of an entry's TTL, from 0 to 1, after which a
@@ -39,7 +43,8 @@ type Options[V any] struct {
 	// the entry was stored with, if this Cache did that and L1 has had the entry since;
 	// else what it had left when it was promoted. The latter begins anew with each
 	// promotion: where the TTL is much longer than MaxL1TTL, have StaleFor keep the entry
-	// in L1 between them, or the load comes only just before the end. Default: 0, never.
+	// in L1 between them, or the load comes only just before the end. With Watch it is so,
+	// too, for what this Cache has stored: see NoWatch. Default: 0, never.
 	RefreshAhead float64
 	// NegativeTTL is for how long L1 remembers that a loader found nothing, if the loader
 	// does not say. Default: 0, not at all.
@@ -197,7 +202,8 @@ func SkipL1() Option { return Option{mode: skipL1} }
 func SkipL2() Option { return Option{mode: skipL2} }
 
 // Refresh has a read ask the next level although an earlier one has the entry: Get and
-// GetMany read L2, GetOrLoad and GetOrLoadMany load. What comes replaces the entry.
+// GetMany read L2, GetOrLoad and GetOrLoadMany load. What comes replaces the entry; if the
+// loader finds nothing, the entry is deleted in L2, too.
 func Refresh() Option { return Option{mode: refresh} }
 
 // L1TTL bounds the time for which L1 keeps what the call brings, if it is less than
