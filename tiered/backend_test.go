@@ -119,7 +119,13 @@ func (b *backend) Touch(ctx context.Context, key string, ttl time.Duration) erro
 }
 
 func (b *backend) Scan(ctx context.Context, prefix string) iter.Seq2[l2cache.Info, error] {
-	return l2cache.Scan(ctx, b.L2CacheBackend, prefix)
+	return func(yield func(l2cache.Info, error) bool) {
+		if err := b.do(ctx, "scan", prefix, func() error { return nil }); err != nil {
+			yield(l2cache.Info{}, err)
+			return
+		}
+		l2cache.Scan(ctx, b.L2CacheBackend, prefix)(yield)
+	}
 }
 
 func (b *backend) Watch(ctx context.Context, prefix string) iter.Seq2[l2cache.Event, error] {

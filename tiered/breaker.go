@@ -34,7 +34,6 @@ type breaker struct {
 	cb *gobreaker.CircuitBreaker[struct{}] // nil: no breaker
 
 	mu      sync.Mutex
-	state   BreakerState   // guarded by mu
 	changes []BreakerState // guarded by mu; not told yet
 }
 
@@ -53,8 +52,7 @@ func newBreaker[V any](o *Options[V]) *breaker {
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.state = states[to]
-			b.changes = append(b.changes, b.state)
+			b.changes = append(b.changes, states[to])
 		},
 	})
 	return b
@@ -67,9 +65,10 @@ var states = map[gobreaker.State]BreakerState{
 }
 
 func (b *breaker) now() BreakerState {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.state
+	if b.cb == nil {
+		return BreakerClosed
+	}
+	return states[b.cb.State()]
 }
 
 // untold returns the states that the breaker went through since the last call.

@@ -99,8 +99,9 @@ func New[V any](l2 l2cache.L2CacheBackend, o *Options[V]) (*Cache[V], error) {
 }
 
 // Close ends what runs in the background, loads too, waits for it and forgets L1. A
-// loader that does not heed its ctx makes it wait. Afterwards every operation is
-// l2cache.ErrClosed. It does not close L2, which other Caches may share. Closing again
+// loader that does not heed its ctx makes it wait, and one that calls Close itself waits
+// for ever. Deletes that are still to be sent again are given up: Stats says how many.
+// Afterwards every operation is l2cache.ErrClosed. It does not close L2, which other Caches may share. Closing again
 // is nil.
 func (c *Cache[V]) Close() error {
 	c.mu.Lock()
@@ -245,12 +246,13 @@ func (c *Cache[V]) old(key string, o call) *item[V] {
 
 // read reads key from L2 and promotes what it finds.
 func (c *Cache[V]) read(ctx context.Context, op, key string, o call) (*item[V], error) {
+	at := c.clock.now()
 	if err := c.settle(ctx, op, key); err != nil {
-		return nil, err
+		return c.arrived(ctx, key, l2cache.Entry{}, err, arrival{op: op, at: at, call: o})
 	}
 	gen := c.generations.of(key).Load()
 	epoch := c.epoch.Load()
-	at := c.clock.now()
+	at = c.clock.now()
 	var entry l2cache.Entry
 	err := c.ask(ctx, op, key, func(ctx context.Context) (err error) {
 		entry, err = c.l2.GetWithTTL(ctx, key)

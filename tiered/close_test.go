@@ -78,7 +78,7 @@ func TestClose(t *testing.T) {
 				t.Errorf("%s after Close: %v, want ErrClosed", name, err)
 			}
 		}
-		if s := cache.Stats(); s.Watching {
+		if s := cache.Stats(); s.Watching || s.PendingDeletes != 1 {
 			t.Errorf("Stats after Close: %+v", s)
 		}
 		// L2 is the caller's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -634,6 +635,50 @@ func TestTimeoutOfABackendThatDoesNotSaySo(t *testing.T) {
 		}
 		if got := cache.Stats().Breaker; got != tiered.BreakerOpen {
 			t.Errorf("the breaker is %v, want %v", got, tiered.BreakerOpen)
+		}
+	})
+}
+
+// A read that ends with the delete which has to come first is a read that L2 could not
+// answer.
+func TestReadOfAPendingDeleteIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		var reads []string
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: -1, Observer: func(_ context.Context, e tiered.Event) {
+			if e.Kind == tiered.EventRead && e.Tier == tiered.TierL2 {
+				reads = append(reads, fmt.Sprintf("%v %v %v", e.Key, e.Outcome, errors.Is(e.Err, l2cache.ErrUnavailable)))
+			}
+		}})
+		l2.down()
+		wantUnavailable(t, "Delete", cache.Delete(ctx, "k"))
+		_, err := cache.Get(ctx, "k")
+		wantUnavailable(t, "Get", err)
+		_, err = cache.GetMany(ctx, []string{"k", "other"})
+		wantUnavailable(t, "GetMany", err)
+		if want := []string{"k error true", "k error true", "other error true"}; !slices.Equal(reads, want) {
+			t.Errorf("the reads of L2 were %q, want %q", reads, want)
+		}
+		if n := cache.Stats().L2Errors; n != 3 {
+			t.Errorf("%d reads that L2 could not answer, want 3", n)
+		}
+	})
+}
+
+// What Stats says of the breaker does not wait for a call.
+func TestBreakerIsHalfOpenInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, BreakerFailures: 1, BreakerOpenFor: time.Second})
+		l2.down()
+		_, err := cache.Get(t.Context(), "k")
+		wantUnavailable(t, "Get", err)
+		for _, want := range []tiered.BreakerState{tiered.BreakerOpen, tiered.BreakerHalfOpen} {
+			if got := cache.Stats().Breaker; got != want {
+				t.Errorf("the breaker is %v, want %v", got, want)
+			}
+			time.Sleep(time.Second + 1)
 		}
 	})
 }

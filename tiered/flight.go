@@ -34,14 +34,23 @@ type trip struct {
 	number    uint64          // guarded by flights.mu: the later it began, the higher
 	ctx       context.Context // the first caller's, but that it does not end with it
 	cancel    context.CancelFunc
-	waiting   int  // guarded by flights.mu: those who wait for its flights
-	abandoned bool // guarded by flights.mu: nobody waited any more, and ctx was cancelled
+	parent    *trip // whose loader began it; nil if none did
+	waiting   int   // guarded by flights.mu: those who wait for its flights
+	abandoned bool  // guarded by flights.mu: nobody waited any more, and ctx was cancelled
 }
 
 // newTrip returns a trip that the caller of ctx begins.
 func newTrip(ctx context.Context) *trip {
-	t := &trip{}
-	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	t := &trip{parent: tripOf(ctx)}
+	t.ctx, t.cancel = context.WithCancel(context.WithValue(context.WithoutCancel(ctx), tripKey{}, t))
+	return t
+}
+
+type tripKey struct{}
+
+// tripOf returns the trip whose loader ctx was given to, or nil.
+func tripOf(ctx context.Context) *trip {
+	t, _ := ctx.Value(tripKey{}).(*trip)
 	return t
 }
 

@@ -92,6 +92,9 @@ func (it *item[V]) consumed(now instant) float64 {
 // entryOverhead is what an entry is taken to need in L1 besides its key and value.
 const entryOverhead = 128
 
+// weight is what an entry with a value of so many bytes counts against Options.MaxBytes.
+func weight(key string, size int) int { return len(key) + size + entryOverhead }
+
 func newL1[V any](o *Options[V], clock clock) (*otter.Cache[string, *item[V]], error) {
 	l1 := &otter.Options[string, *item[V]]{
 		Clock:       clock,
@@ -104,7 +107,7 @@ func newL1[V any](o *Options[V], clock clock) (*otter.Cache[string, *item[V]], e
 	if o.MaxBytes > 0 {
 		l1.MaximumWeight = uint64(o.MaxBytes)
 		l1.Weigher = func(key string, it *item[V]) uint32 {
-			return uint32(min(uint64(len(key)+it.size+entryOverhead), math.MaxUint32))
+			return uint32(min(uint64(weight(key, it.size)), math.MaxUint32))
 		}
 	}
 	return otter.New(l1)

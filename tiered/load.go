@@ -30,8 +30,9 @@ type Loaded[V any] struct {
 // panic, as a *PanicError.
 //
 // The ctx has the values of the caller's who began the load. It ends when nobody waits
-// any more, or with Close. A loader may use the Cache, but not load its own key: it would
-// wait for itself.
+// any more, or with Close. A loader may use the Cache, but not close it. If it
+// asks, with that ctx, for what it is to load itself, it gets an error. Two loaders that ask
+// for each other's keys wait until nobody waits for them.
 type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], error)
 
 // A ManyLoader is a Loader of several keys in one call. A key that is not in what it
@@ -40,14 +41,15 @@ type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], e
 // value. Any other error is that of all keys. Stale has what L1 had.
 type ManyLoader[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]Loaded[V], error)
 
-// A PanicError is what a loader has panicked with. It goes to all who wait for the load.
+// A PanicError is what a loader, or something else that a load has called, has panicked
+// with. It goes to all who wait for the load.
 type PanicError struct {
 	Value any
-	Stack []byte // of the loader's goroutine
+	Stack []byte // of the load's goroutine
 }
 
 // Error has the value, but not the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("tiered: the loader panicked: %v", e.Value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("tiered: panic in a load: %v", e.Value) }
 
 // Unwrap returns the value, if it is an error.
 func (e *PanicError) Unwrap() error {
@@ -58,6 +60,9 @@ func (e *PanicError) Unwrap() error {
 // errGoexit is what those get who wait for a loader that called runtime.Goexit: a
 // t.FailNow in a test, say.
 var errGoexit = errors.New("tiered: the loader's goroutine has ended")
+
+// errOwnLoad is what a loader gets that would wait for its own load.
+var errOwnLoad = errors.New("tiered: a loader asks for what it is to load")
 
 // GetOrLoad returns the value of key, from L1, from L2, or from load, which then is
 // stored in both. All who ask for the key meanwhile wait for one load. It goes on when
@@ -132,6 +137,11 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 // wait waits for f. The error is ctx's, or that the cache was closed.
 func (c *Cache[V]) wait(ctx context.Context, f *flight[V]) error {
 	defer c.flights.leave(f)
+	for t := tripOf(ctx); t != nil; t = t.parent {
+		if t == f.trip {
+			return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
+		}
+	}
 	select {
 	case <-f.landed:
 		if !c.closed.Load() {
@@ -361,7 +371,7 @@ func (c *Cache[V]) fromLoader(ctx context.Context, fs []*flight[V], load asking[
 			c.flights.land(f)
 			continue
 		}
-		data, err := c.options.Codec.Encode(a.Value)
+		data, err := c.encode(a.Value)
 		if err != nil {
 			failed(f, &EncodeError{Key: f.key, Err: err})
 			continue
@@ -400,7 +410,7 @@ func (c *Cache[V]) keep(ctx context.Context, writes []*write[V], event Event, o 
 	c.store(ctx, one, alone)
 	for _, w := range writes {
 		event.Outcome, event.Key, event.TTL, event.Err = OutcomeStored, w.key, w.ttl, failed[w]
-		if slices.Contains(one, w) {
+		if slices.Contains(one, w) && (w.item == nil || !o.has(skipL2)) {
 			event.Outcome = OutcomeNotStored
 		}
 		if w.item != nil {
@@ -428,6 +438,16 @@ func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, l
 	answers, err = load(ctx, keys, stale)
 	returned = true
 	return answers, err
+}
+
+// encode is Codec.Encode for what was loaded: it makes a panic an error, of that key alone.
+func (c *Cache[V]) encode(value V) (data []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PanicError{r, debug.Stack()}
+		}
+	}()
+	return c.options.Codec.Encode(value)
 }
 
 // forget is that the loader has found nothing. The entry that L2 may have is deleted there;

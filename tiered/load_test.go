@@ -1019,3 +1019,112 @@ func TestManyLoaderFailsForSomeKeys(t *testing.T) {
 		}
 	})
 }
+
+// A loader that asks for what its own load is to bring, by whatever way, gets an error: it
+// would wait for itself.
+func TestLoaderAsksForItsOwnKey(t *testing.T) {
+	type load = tiered.Loader[[]byte]
+	type many = tiered.ManyLoader[[]byte]
+	for name, ask := range map[string]func(cache *tiered.Cache[[]byte], ctx context.Context, inner load, innerMany many) error{
+		"GetOrLoad": func(cache *tiered.Cache[[]byte], ctx context.Context, inner load, _ many) error {
+			_, err := cache.GetOrLoad(ctx, "k", inner)
+			return err
+		},
+		"GetOrLoadMany": func(cache *tiered.Cache[[]byte], ctx context.Context, _ load, innerMany many) error {
+			_, err := cache.GetOrLoadMany(ctx, []string{"other", "k"}, innerMany)
+			return err
+		},
+		"another key's load": func(cache *tiered.Cache[[]byte], ctx context.Context, inner load, _ many) error {
+			_, err := cache.GetOrLoad(ctx, "other", func(ctx context.Context, _ string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+				r, err := cache.GetOrLoad(ctx, "k", inner)
+				return tiered.Loaded[[]byte]{Value: r.Value}, err
+			})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+				var calls atomic.Int32
+				innerMany := func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+					calls.Add(int32(len(keys)))
+					return nil, nil
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				var inner error
+				r, err := cache.GetOrLoad(ctx, "k", func(ctx context.Context, _ string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+					inner = ask(cache, ctx, loaded("inner", time.Hour, &calls), innerMany)
+					return tiered.Loaded[[]byte]{Value: []byte("v"), TTL: time.Hour}, nil
+				})
+				wantLoaded(t, r, err, "v", tiered.TierLoader)
+				if inner == nil || errors.Is(inner, l2cache.ErrNotFound) || errors.Is(inner, context.Canceled) {
+					t.Errorf("the loader that asked for its own key got %v", inner)
+				}
+				if max := int32(1); calls.Load() > max { // GetOrLoadMany's other key
+					t.Errorf("%d other loads, want at most %d", calls.Load(), max)
+				}
+			})
+		})
+	}
+}
+
+// A key that is loaded and cannot be encoded is one that has failed, and the others of its
+// batch are not hurt.
+func TestCodecPanicsInALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, Codec: panicking{}})
+		got, err := cache.GetOrLoadMany(t.Context(), []string{"good", "bad"},
+			func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+				loaded := map[string]tiered.Loaded[[]byte]{}
+				for _, key := range keys {
+					loaded[key] = tiered.Loaded[[]byte]{Value: []byte(key), TTL: time.Minute}
+				}
+				return loaded, nil
+			})
+		failed, _ := errors.AsType[l2cache.KeyErrors](err)
+		bad, _ := errors.AsType[*tiered.EncodeError](failed["bad"])
+		if len(failed) != 1 || bad == nil || bad.Key != "bad" || !errors.Is(bad, errPanicking) {
+			t.Errorf("GetOrLoadMany: %v; want an EncodeError of the key that cannot be encoded", err)
+		}
+		if string(got["good"].Value) != "good" {
+			t.Errorf("GetOrLoadMany = %v, want the key that can be encoded", got)
+		}
+		if s := cache.Stats(); s.Loads != 2 || s.LoadErrors != 1 {
+			t.Errorf("%d loads, %d failed; want 2 and 1", s.Loads, s.LoadErrors)
+		}
+	})
+}
+
+var errPanicking = errors.New("boom")
+
+// panicking is a Codec that panics over the value bad.
+type panicking struct{ tiered.Bytes }
+
+func (c panicking) Encode(v []byte) ([]byte, error) {
+	if string(v) == "bad" {
+		panic(errPanicking)
+	}
+	return c.Bytes.Encode(v)
+}
+
+// With SkipL2 a load is stored if it is in L1.
+func TestLoadThatSkipsL2IsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+		var calls atomic.Int32
+		for _, test := range []struct {
+			options   []tiered.Option
+			notStored uint64
+		}{
+			{[]tiered.Option{tiered.SkipL2()}, 0},
+			{[]tiered.Option{tiered.SkipL2(), tiered.SkipL1()}, 1},
+		} {
+			r, err := cache.GetOrLoad(t.Context(), "k", loaded("v", time.Hour, &calls), append(test.options, tiered.Refresh())...)
+			wantLoaded(t, r, err, "v", tiered.TierLoader)
+			if s := cache.Stats(); s.LoadsNotStored != test.notStored {
+				t.Errorf("%d loads not stored, want %d", s.LoadsNotStored, test.notStored)
+			}
+		}
+	})
+}

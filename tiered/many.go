@@ -167,8 +167,10 @@ func (c *Cache[V]) readMany(ctx context.Context, op string, keys []string, o cal
 	ask := make([]string, 0, len(keys))
 	gens := make(map[string]uint64, len(keys))
 	for _, key := range keys {
+		at := c.clock.now()
 		if err := c.settle(ctx, op, key); err != nil {
-			results[key] = readResult[V]{nil, err}
+			it, err := c.arrived(ctx, key, l2cache.Entry{}, err, arrival{op: op, at: at, call: o})
+			results[key] = readResult[V]{it, err}
 			continue
 		}
 		gens[key] = c.generations.of(key).Load()

@@ -13,7 +13,8 @@ const (
 	// OutcomeError, or in TierL1 OutcomeStale for a stale entry that was served because
 	// L2 or the loader had failed. A read that L1 cannot answer has a second event for
 	// TierL2. Duration is that of the look-up; the keys of one GetMany share the
-	// round trip's. A hit has TTL and Consumed, too.
+	// round trip's. A hit has TTL and Consumed, too; that of a negative entry is a hit of
+	// TierL1, with what is left of that.
 	EventRead EventKind = iota + 1
 
 	// EventPromotion: an entry that was read from L2 was OutcomeStored in L1, or it was
@@ -22,7 +23,8 @@ const (
 	EventPromotion
 
 	// EventLoad: a loader was called for the key. Outcome is OutcomeStored,
-	// OutcomeNotStored (the loader wanted that, or L2 failed: then Err says how),
+	// OutcomeNotStored (the loader wanted that, or L2 failed: then Err says how, if the
+	// load had got as far as to write; with SkipL2, L1 is what counts),
 	// OutcomeNotFound, OutcomeOvertaken or OutcomeError. Duration is that of the loader;
 	// the keys of one GetOrLoadMany share it. TTL is what the loader decided.
 	EventLoad

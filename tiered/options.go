@@ -67,12 +67,12 @@ type Options[V any] struct {
 	// BreakerOpenFor: see BreakerFailures. Default: 1 s.
 	BreakerOpenFor time.Duration
 	// MaxPendingDeletes is how many keys are remembered whose delete has failed, to be
-	// deleted when L2 is back. Default: 1,024. Negative: none.
+	// deleted when L2 is back. Close forgets them. Default: 1,024. Negative: none.
 	MaxPendingDeletes int
 
 	// Observer is told of everything that happens, in the goroutine where it does, and
-	// from several at a time: it has to be quick. Of the Cache it may call Stats and
-	// nothing else. The ctx is the caller's, that of the load, or the Cache's own.
+	// from several at a time: it has to be quick, and must not panic, which in the Cache's
+	// own goroutines ends the process. Of the Cache it may call Stats and nothing else. The ctx is the caller's, that of the load, or the Cache's own.
 	Observer func(context.Context, Event)
 }
 
@@ -204,10 +204,14 @@ func SkipL2() Option { return Option{mode: skipL2} }
 // Refresh has a read ask the next level although an earlier one has the entry: Get and
 // GetMany read L2, GetOrLoad and GetOrLoadMany load. What comes replaces the entry; if the
 // loader finds nothing, the entry is deleted in L2, too.
+//
+// A load that another call with Refresh has begun is joined, and may have seen its source
+// as it was before this call. After a change of the source, Delete the key first.
 func Refresh() Option { return Option{mode: refresh} }
 
 // L1TTL bounds the time for which L1 keeps what the call brings, if it is less than
-// Options.MaxL1TTL. It is positive.
+// Options.MaxL1TTL. Zero and less is 1 ns. A call that joins another's load gets what that
+// one keeps.
 func L1TTL(d time.Duration) Option { return Option{l1TTL: max(d, 1)} }
 
 // A call is the sum of a call's Options.

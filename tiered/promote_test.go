@@ -306,6 +306,27 @@ func TestOverlappingSets(t *testing.T) {
 	})
 }
 
+// A read that began after a Set, and came first, may have found another process's newer
+// value: only L2 knows.
+func TestSetDoesNotReplaceALaterRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		l2.setAfter(func(op, _ string) {
+			if op == "set" {
+				l2.setAfter(nil)
+				time.Sleep(time.Second)
+				put(t, l2.L2CacheBackend, "k", "theirs", time.Minute)
+				wantGet(t, cache, "k", "theirs", time.Minute, tiered.TierL2)
+			}
+		})
+		if err := cache.Set(t.Context(), "k", []byte("mine"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		wantGet(t, cache, "k", "theirs", time.Minute, tiered.TierL2)
+	})
+}
+
 func TestTouch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()

@@ -39,7 +39,7 @@ type Stats struct {
 
 	DeletesResent  uint64
 	DeletesDropped uint64
-	PendingDeletes int // deletes that wait to be sent again
+	PendingDeletes int // deletes that wait to be sent again; after Close, those that never were
 
 	Entries  int // in L1, stale ones and some that have expired included
 	Breaker  BreakerState

@@ -61,7 +61,12 @@ func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []erro
 			ttl := c.storedTTL(w.ttl)
 			w.item = c.newItem(w.value, len(w.data), at, ttl, o.l1TTL)
 			w.item.ttl, w.item.epoch = ttl, epoch
-			c.written(w.key, w.gen, func(*item[V]) *item[V] { return w.item })
+			c.written(w.key, w.gen, func(old *item[V]) *item[V] {
+				if old != nil && old.at > w.item.at {
+					return nil // read since, and perhaps of another process
+				}
+				return w.item
+			})
 		}
 		if w.claimed {
 			c.sent(w.key, w.err != nil || o.has(skipL2))

@@ -17,8 +17,8 @@ type WarmOptions struct {
 	Prefix string
 	// MinTTL is what an entry has to have left. Default: any.
 	MinTTL time.Duration
-	// MaxEntries and MaxBytes (of encoded values) bound what is read. Default: what L1 is
-	// bounded by.
+	// MaxEntries and MaxBytes bound what is read; bytes are counted as in
+	// Options.MaxBytes. Default: what L1 is bounded by.
 	MaxEntries int
 	MaxBytes   int
 	// Rate is how many entries are read in a second. Default: as many as L2 gives.
@@ -42,7 +42,7 @@ const warmBatch = 100 // keys in one GetMany
 
 // Warm fills L1 with the entries of L2 that have the longest to live, those without
 // expiry first: it lists them all (l2cache.Scan), keeps the best in mind, then reads
-// those. It ends early with ctx, and returns how far it came, and why not further.
+// those. It ends early with ctx, or Close, and returns how far it came, and why not further.
 // Entries that cannot be read do not end it. The error is errors.ErrUnsupported if L2
 // cannot be scanned.
 func (c *Cache[V]) Warm(ctx context.Context, o *WarmOptions) (WarmProgress, error) {
@@ -55,13 +55,19 @@ func (c *Cache[V]) Warm(ctx context.Context, o *WarmOptions) (WarmProgress, erro
 		return p, err
 	}
 	chosen := candidates{maxEntries: w.MaxEntries, maxBytes: w.MaxBytes}
-	for info, err := range l2cache.Scan(ctx, c.l2, w.Prefix) {
+	open, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(c.ctx, stop)()
+	for info, err := range l2cache.Scan(open, c.l2, w.Prefix) {
+		if c.closed.Load() {
+			return p, l2cache.NewError(ctx, c.l2.Name(), "warm", "", l2cache.ErrClosed, nil)
+		}
 		if err != nil {
 			return p, err
 		}
 		p.Scanned++
 		if info.TTL >= w.MinTTL {
-			chosen.consider(candidate{info.Key, c.clock.now().after(info.TTL), info.Size})
+			chosen.consider(candidate{info.Key, c.clock.now().after(info.TTL), weight(info.Key, info.Size)})
 		}
 	}
 	keys := chosen.longestFirst()
@@ -171,9 +177,9 @@ func (c *Cache[V]) warmBatch(ctx context.Context, batch []string, w WarmOptions,
 }
 
 type candidate struct {
-	key  string
-	ends instant
-	size int
+	key    string
+	ends   instant
+	weight int
 }
 
 // candidates are the entries with the longest to live, within bounds; zero is no bound.
@@ -183,7 +189,7 @@ type candidates struct {
 
 	heap  []candidate
 	known map[string]struct{} // the keys in heap: a Scan may list one twice
-	bytes int
+	bytes int                 // that heap weighs
 }
 
 func (c *candidates) Len() int           { return len(c.heap) }
@@ -198,19 +204,19 @@ func (c *candidates) Pop() any {
 }
 
 func (c *candidates) consider(e candidate) {
-	if _, again := c.known[e.key]; again {
+	if _, again := c.known[e.key]; again || c.maxBytes > 0 && e.weight > c.maxBytes {
 		return
 	}
 	if c.known == nil {
 		c.known = map[string]struct{}{}
 	}
 	c.known[e.key] = struct{}{}
-	c.bytes += e.size
+	c.bytes += e.weight
 	heap.Push(c, e)
 	for c.maxEntries > 0 && len(c.heap) > c.maxEntries || c.maxBytes > 0 && c.bytes > c.maxBytes {
 		out := heap.Pop(c).(candidate)
 		delete(c.known, out.key)
-		c.bytes -= out.size
+		c.bytes -= out.weight
 	}
 }
 

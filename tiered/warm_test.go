@@ -48,7 +48,7 @@ func TestWarm(t *testing.T) {
 			{"prefix", tiered.WarmOptions{Prefix: "o"}, keys[251:], tiered.WarmProgress{Scanned: 1, Chosen: 1}},
 			{"min TTL", tiered.WarmOptions{Prefix: "k", MinTTL: 200 * time.Second}, keys[200:251], tiered.WarmProgress{Scanned: 251, Chosen: 51}},
 			{"longest", tiered.WarmOptions{Prefix: "k", MaxEntries: 3}, keys[248:251], tiered.WarmProgress{Scanned: 251, Chosen: 3}},
-			{"bytes", tiered.WarmOptions{Prefix: "k", MaxBytes: 49}, keys[247:251], tiered.WarmProgress{Scanned: 251, Chosen: 4}},
+			{"bytes", tiered.WarmOptions{Prefix: "k", MaxBytes: 4*(4+10+128) + 5 + 141}, keys[247:251], tiered.WarmProgress{Scanned: 251, Chosen: 4}},
 		} {
 			cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, MaxL1TTL: time.Hour})
 			var last tiered.WarmProgress
@@ -168,4 +168,47 @@ func TestWarmOfABackendThatCannotScan(t *testing.T) {
 	if _, err := cache.Warm(t.Context(), &tiered.WarmOptions{Rate: -1}); err == nil {
 		t.Error("Warm with a negative rate: no error")
 	}
+}
+
+// What Warm reads is what L1 has room for, as L1 itself counts bytes.
+func TestWarmFitsIntoL1(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		var keys []string
+		for i := range 100 {
+			keys = append(keys, fmt.Sprintf("k%03d", i))
+			put(t, l2, keys[i], "0123456789", time.Duration(i+1)*time.Minute)
+		}
+		put(t, l2, "huge", string(make([]byte, 10_000)), l2cache.NoExpiry)
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, MaxBytes: 50 * (4 + 10 + 128), MaxL1TTL: time.Hour})
+		p, err := cache.Warm(t.Context(), nil)
+		want := tiered.WarmProgress{Scanned: 101, Chosen: 50, Read: 50, Stored: 50, Bytes: 500}
+		if err != nil || p != want {
+			t.Errorf("Warm = %+v, %v; want %+v", p, err, want)
+		}
+		synctest.Wait() // L1 evicts in the background
+		if got := inL1(t, cache, keys); !slices.Equal(got, keys[50:]) {
+			t.Errorf("L1 has %v, want %v", got, keys[50:])
+		}
+	})
+}
+
+func TestCloseEndsTheScanOfAWarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch})
+		l2.setBefore(func(ctx context.Context, op, key string) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Hour):
+			}
+			return l2cache.NewError(ctx, "mem", op, key, l2cache.ErrUnavailable, nil)
+		})
+		began := time.Now()
+		time.AfterFunc(time.Second, func() { cache.Close() })
+		_, err := cache.Warm(t.Context(), nil)
+		if !errors.Is(err, l2cache.ErrClosed) || errors.Is(err, context.Canceled) || time.Since(began) != time.Second {
+			t.Errorf("Warm = %v after %v; want ErrClosed after 1 s", err, time.Since(began))
+		}
+	})
 }
