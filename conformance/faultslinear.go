@@ -201,12 +201,15 @@ func (p *probe) roundUnderFaults(round int, a, b *handle, wait time.Duration, fa
 			}
 		})
 	}()
+	some := func(calls int) {
+		end := time.Now().Add(500 * time.Millisecond)
+		for n := y.len() + calls; y.len() < n && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
 	busy := func(calls int) {
-		for again := true; again; again = keys.renew() {
-			end := time.Now().Add(500 * time.Millisecond)
-			for n := y.len() + calls; y.len() < n && time.Now().Before(end); {
-				time.Sleep(5 * time.Millisecond)
-			}
+		if some(calls); keys.renew() {
+			some(calls)
 		}
 	}
 	faults(busy)

@@ -153,8 +153,13 @@ func (s *server) faults() *conformance.Faults {
 			}
 			s.replay = nil
 		}),
-		Stall:  locked(func() { s.stalled = make(chan struct{}) }),
-		Resume: locked(func() { close(s.stalled); s.stalled = nil }),
+		Stall: locked(func() { s.stalled = make(chan struct{}) }),
+		Resume: locked(func() {
+			if s.stalled != nil { // the watchdog of a case may have been here
+				close(s.stalled)
+				s.stalled = nil
+			}
+		}),
 		CutMidReply: func(_ context.Context, n int) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
