@@ -29,6 +29,7 @@ func TestWatch(t *testing.T) {
 		if err := a.Set(ctx, "k", []byte("v1"), time.Hour); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // or b hears of that only when it has read it
 		wantGet(t, b, "k", "v1", time.Hour, tiered.TierL2)
 		wantGet(t, b, "k", "v1", time.Hour, tiered.TierL1)
 		if err := a.Set(ctx, "k", []byte("v2"), time.Minute); err != nil {
