@@ -16,6 +16,7 @@ const (
 // watch has L1 follow the changes that L2 tells of, until Close. The events do not say
 // who made a change: a write of this Cache comes back, too, and drops its own copy.
 func (c *Cache[V]) watch() {
+	watched := false
 	for wait := minWatchWait; ; wait = min(2*wait, maxWatchWait) {
 		var failed error
 		for event, err := range l2cache.Watch(c.ctx, c.l2, "") {
@@ -24,7 +25,8 @@ func (c *Cache[V]) watch() {
 				break
 			}
 			wait = minWatchWait
-			c.follow(event)
+			c.follow(event, watched)
+			watched = true
 		}
 		c.watching.Store(false)
 		if c.closed.Load() || errors.Is(failed, l2cache.ErrClosed) || errors.Is(failed, errors.ErrUnsupported) {
@@ -38,11 +40,15 @@ func (c *Cache[V]) watch() {
 }
 
 // follow does in L1 what an event of L2 asks for. On a Gap L1 serves nothing of what it
-// has as fresh any more, and keeps it for when L2 fails.
-func (c *Cache[V]) follow(event l2cache.Event) {
+// has as fresh any more, and keeps it for when L2 fails. The first Gap is the beginning
+// of the watch, a moment after New: a load that is under way then is stored, as it would
+// be without a watch.
+func (c *Cache[V]) follow(event l2cache.Event, watched bool) {
 	if event.Gap {
 		c.epoch.Add(1)
-		c.flights.allPassed()
+		if watched {
+			c.flights.allPassed()
+		}
 		c.watching.Store(true)
 		c.tell(c.ctx, Event{Kind: EventInvalidation, Outcome: OutcomeGap, Consumed: unknown})
 		return

@@ -145,3 +145,32 @@ func TestWatchOfAClosedBackend(t *testing.T) {
 		}
 	})
 }
+
+// The Gap with which the watch begins comes a moment after New.
+func TestLoadBeforeTheWatchBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		l2.setBefore(func(_ context.Context, op, _ string) error {
+			if op == "watch" {
+				time.Sleep(20 * time.Millisecond)
+			}
+			return nil
+		})
+		cache := newCache(t, l2, &tiered.Options[[]byte]{})
+		var calls atomic.Int32
+		load := func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+			calls.Add(1)
+			time.Sleep(50 * time.Millisecond)
+			return tiered.Loaded[[]byte]{Value: []byte("v"), TTL: time.Hour}, nil
+		}
+		for range 2 {
+			r, err := cache.GetOrLoad(t.Context(), "k", load)
+			if err != nil || string(r.Value) != "v" || r.TTL == 0 {
+				t.Errorf("GetOrLoad = %+v, %v; want v, stored", r, err)
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d loads, want 1", calls.Load())
+		}
+	})
+}
