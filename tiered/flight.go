@@ -54,6 +54,16 @@ func tripOf(ctx context.Context) *trip {
 	return t
 }
 
+// within reports whether t is outer, or was begun by outer's loader, or by one that it began.
+func (t *trip) within(outer *trip) bool {
+	for ; t != nil; t = t.parent {
+		if t == outer {
+			return true
+		}
+	}
+	return false
+}
+
 // flights are those that have not landed.
 type flights[V any] struct {
 	mu       sync.Mutex

@@ -137,10 +137,8 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 // wait waits for f. The error is ctx's, or that the cache was closed.
 func (c *Cache[V]) wait(ctx context.Context, f *flight[V]) error {
 	defer c.flights.leave(f)
-	for t := tripOf(ctx); t != nil; t = t.parent {
-		if t == f.trip {
-			return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
-		}
+	if tripOf(ctx).within(f.trip) {
+		return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
 	}
 	select {
 	case <-f.landed:
@@ -299,6 +297,11 @@ func (c *Cache[V]) fromAhead(ctx context.Context, fs []*flight[V], o call) (rest
 		other := c.flights.ahead(f.key, o.mode)
 		if other == nil {
 			rest = append(rest, f)
+			continue
+		}
+		if f.trip.within(other.trip) {
+			f.err = l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
+			c.flights.land(f)
 			continue
 		}
 		select {

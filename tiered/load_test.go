@@ -725,6 +725,34 @@ func TestRefreshAheadKeepsTheTTL(t *testing.T) {
 	})
 }
 
+// The loader of a refresh ahead that asks for its own key does not wait for itself.
+func TestRefreshAheadAsksForItsOwnKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5})
+		if err := cache.Set(ctx, "k", []byte("old"), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second)
+		var calls atomic.Int32
+		var ended atomic.Bool
+		r, err := cache.GetOrLoad(ctx, "k", func(ctx context.Context, key string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+			time.Sleep(5 * time.Second) // the entry has ended
+			r, err := cache.GetOrLoad(ctx, key, loaded("inner", time.Minute, &calls))
+			if err == nil || errors.Is(err, context.Canceled) || calls.Load() != 0 {
+				t.Errorf("GetOrLoad in the loader = %q, %v, after %d loads; want an error", r.Value, err, calls.Load())
+			}
+			ended.Store(true)
+			return tiered.Loaded[[]byte]{}, err
+		})
+		wantLoaded(t, r, err, "old", tiered.TierL1)
+		time.Sleep(time.Minute)
+		if !ended.Load() {
+			t.Error("the loader waits for itself")
+		}
+	})
+}
+
 // Where the TTL is longer than MaxL1TTL, StaleFor keeps what is known of it in L1.
 func TestRefreshAheadOfALongTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
