@@ -155,13 +155,15 @@ func unsent(err error) bool {
 
 // reachable makes an address of what a server at from calls one. The host is empty if
 // the server does not know its own, and 127.0.0.1 if it was told only that; the port is
-// 0 in the map of a server that has TLS only. (go-redis does the same.)
+// 0 in the map of a server that has TLS only. (go-redis does the same.) An IPv6 address
+// has no brackets in a redirection and in CLUSTER NODES: ::1:6379.
 func reachable(addr, from string) string {
-	host, port, err := net.SplitHostPort(addr)
-	fromHost, fromPort, fromErr := net.SplitHostPort(from)
-	if err != nil || fromErr != nil {
+	i := strings.LastIndexByte(addr, ':')
+	fromHost, fromPort, err := net.SplitHostPort(from)
+	if i < 0 || err != nil {
 		return addr
 	}
+	host, port := strings.Trim(addr[:i], "[]"), addr[i+1:]
 	ip := net.ParseIP(host)
 	fromIP := net.ParseIP(fromHost)
 	if host == "" || ip.IsLoopback() && fromHost != "localhost" && !fromIP.IsLoopback() {
