@@ -73,7 +73,7 @@ func (t *tracked) NetConn() net.Conn {
 
 // connect is the dialer of the connections to the master.
 func (s *sentinels) connect(ctx context.Context, network, _ string) (net.Conn, error) {
-	addr, err := s.master(ctx)
+	addr, err := s.master(ctx, time.Now().Add(s.c.opTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func checkRole(ctx context.Context, conn *redis.Conn) error {
 
 // instead has a call done again that was refused because the server is a replica, if
 // there is another master.
-func (s *sentinels) instead(ctx context.Context, _ time.Time, n *node, _ string, err error) (*node, bool) {
+func (s *sentinels) instead(ctx context.Context, deadline time.Time, n *node, _ string, err error) (*node, bool) {
 	if err == nil || !redis.IsReadOnlyError(err) {
 		if err != nil && !answered(err) && ctx.Err() == nil {
 			select {
@@ -127,7 +127,7 @@ func (s *sentinels) instead(ctx context.Context, _ time.Time, n *node, _ string,
 	s.mu.Lock()
 	before := s.current
 	s.mu.Unlock()
-	if addr, err := s.master(ctx); err != nil || addr == before {
+	if addr, err := s.master(ctx, deadline); err != nil || addr == before {
 		return nil, false
 	}
 	return n, false
@@ -141,11 +141,10 @@ type verdict struct {
 }
 
 // master returns the address that the sentinels say whose configuration is the newest,
-// or most of them if they differ.
-func (s *sentinels) master(ctx context.Context) (string, error) {
+// or most of them if they differ, in what has come until the deadline.
+func (s *sentinels) master(ctx context.Context, deadline time.Time) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	deadline := time.Now().Add(s.c.opTimeout)
 	verdicts := make(chan verdict, len(s.ask))
 	for _, sentinel := range s.ask {
 		go func() { verdicts <- s.say(ctx, deadline, sentinel) }()
@@ -227,7 +226,7 @@ func (s *sentinels) watch() {
 		case <-s.c.closing.Done():
 			return
 		}
-		s.master(s.c.closing) // an error shows in the calls that need to dial
+		s.master(s.c.closing, time.Now().Add(s.c.opTimeout)) // an error shows in the calls that need to dial
 	}
 }
 
