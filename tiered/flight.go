@@ -15,6 +15,8 @@ type flight[V any] struct {
 	trip *trip
 	at   instant // when its goroutine began
 
+	newer instant // of one that refreshes ahead: when the item ends that it is to replace
+
 	overtaken bool // guarded by flights.mu: the key has changed since
 	storing   bool // guarded by flights.mu: what it brings is being written
 

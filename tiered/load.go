@@ -75,7 +75,7 @@ func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load Loader[V], op
 	it, now := c.peek(key, o)
 	if c.mayServe(ctx, it, now, o) {
 		if int64(now) >= it.refreshAt.Load() {
-			c.refreshAhead(ctx, key, it, single(load), o)
+			c.refreshAhead(ctx, []due[V]{{key, it}}, single(load), o)
 		}
 		return c.hit(ctx, key, it, now)
 	}
@@ -118,7 +118,7 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 		t := newTrip(ctx)
 		f, created := c.flights.join(key, o.mode, t)
 		if created {
-			c.depart(t, []*flight[V]{f}, load, o, 0)
+			c.depart(t, []*flight[V]{f}, load, o)
 		} else {
 			t.cancel()
 			c.tell(ctx, Event{Kind: EventJoin, Key: key, Consumed: unknown})
@@ -164,30 +164,42 @@ func (c *Cache[V]) outcome(ctx context.Context, f *flight[V]) (Result[V], error)
 	return f.item.result(f.tier, c.clock.now()), nil
 }
 
-// refreshAhead starts a load of key in the background, unless there is one.
-func (c *Cache[V]) refreshAhead(ctx context.Context, key string, it *item[V], load asking[V], o call) {
-	due := it.refreshAt.Load()
-	now := c.clock.now()
-	// If the load fails, the next is due after a quarter of the time that is left.
-	if int64(now) < due || !it.refreshAt.CompareAndSwap(due, int64(now+(it.ends-now)/4+1)) {
-		return
-	}
+// A due is what L1 has of a key and is to be refreshed ahead.
+type due[V any] struct {
+	key  string
+	item *item[V]
+}
+
+// refreshAhead starts one load in the background, of those keys that are due still and that
+// nobody loads.
+func (c *Cache[V]) refreshAhead(ctx context.Context, all []due[V], load asking[V], o call) {
 	t := newTrip(ctx)
-	f := c.flights.begin(key, o.mode, t)
-	if f == nil {
+	var fs []*flight[V]
+	now := c.clock.now()
+	for _, d := range all {
+		at := d.item.refreshAt.Load()
+		// If the load fails, the next is due after a quarter of the time that is left.
+		if int64(now) < at || !d.item.refreshAt.CompareAndSwap(at, int64(now+(d.item.ends-now)/4+1)) {
+			continue
+		}
+		if f := c.flights.begin(d.key, o.mode, t); f != nil {
+			f.newer = d.item.ends
+			fs = append(fs, f)
+		}
+	}
+	if len(fs) == 0 {
 		t.cancel()
 		return
 	}
-	c.depart(t, []*flight[V]{f}, load, o, it.ends)
+	c.depart(t, fs, load, o)
 }
 
-// depart starts the goroutine of a trip. An entry in L2 is what is wanted if it ends
-// after newer.
-func (c *Cache[V]) depart(t *trip, fs []*flight[V], load asking[V], o call, newer instant) {
+// depart starts the goroutine of a trip, whose flights all refresh ahead, or none does.
+func (c *Cache[V]) depart(t *trip, fs []*flight[V], load asking[V], o call) {
 	started := c.spawn(func() {
 		defer t.cancel()
 		defer context.AfterFunc(c.ctx, t.cancel)()
-		c.fly(t, fs, load, o, newer)
+		c.fly(t, fs, load, o)
 	})
 	if !started {
 		c.landAll(fs, l2cache.NewError(context.Background(), c.l2.Name(), "get", "", l2cache.ErrClosed, nil))
@@ -205,7 +217,7 @@ func (c *Cache[V]) landAll(fs []*flight[V], err error) {
 }
 
 // fly is the goroutine of a trip.
-func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer instant) {
+func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call) {
 	err := errGoexit
 	defer func() {
 		if r := recover(); r != nil {
@@ -213,20 +225,21 @@ func (c *Cache[V]) fly(t *trip, fs []*flight[V], load asking[V], o call, newer i
 		}
 		c.landAll(fs, err)
 	}()
+	refreshing := fs[0].mode&ahead != 0
 	at := c.clock.now()
 	for _, f := range fs {
 		f.at = at
 	}
-	if newer == 0 {
+	if !refreshing {
 		fs = c.fromL1(fs, o)
 	}
 	for _, f := range fs {
 		f.inL2 = !o.has(skipL2)
 	}
 	if !o.has(skipL2) && !o.has(refresh) {
-		fs = c.fromL2(t.ctx, fs, o, newer)
+		fs = c.fromL2(t.ctx, fs, o)
 	}
-	if newer == 0 {
+	if !refreshing {
 		fs = c.fromAhead(t.ctx, fs, o)
 	}
 	if len(fs) > 0 {
@@ -255,7 +268,7 @@ func (c *Cache[V]) fromL1(fs []*flight[V], o call) (rest []*flight[V]) {
 
 // fromL2 lands the flights whose key L2 has, or which Options.OnFailure ends, and
 // returns the others.
-func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer instant) (rest []*flight[V]) {
+func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call) (rest []*flight[V]) {
 	if len(fs) == 0 {
 		return nil
 	}
@@ -267,7 +280,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call, newer in
 	for _, f := range fs {
 		r := got[f.key]
 		f.inL2 = r.err == nil
-		if r.err == nil && (newer == 0 || r.item.ends > newer.after(2*c.profile.Resolution)) {
+		if r.err == nil && (f.newer == 0 || r.item.ends > f.newer.after(2*c.profile.Resolution)) {
 			f.item, f.tier = r.item, TierL2
 			c.flights.land(f)
 			continue

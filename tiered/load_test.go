@@ -1156,3 +1156,36 @@ func TestLoadThatSkipsL2IsStored(t *testing.T) {
 		}
 	})
 }
+
+// The keys of a GetOrLoadMany that are due are refreshed in one load, after one read of L2.
+func TestGetOrLoadManyRefreshesAheadInOneLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Hour})
+		var asked [][]string
+		load := func(_ context.Context, keys []string, _ map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+			asked = append(asked, slices.Sorted(slices.Values(keys)))
+			loaded := map[string]tiered.Loaded[[]byte]{}
+			for _, key := range keys {
+				loaded[key] = tiered.Loaded[[]byte]{Value: fmt.Appendf(nil, "v%d", len(asked)), TTL: 100 * time.Second}
+			}
+			return loaded, nil
+		}
+		keys := []string{"a", "b", "c"}
+		for _, wait := range []time.Duration{60 * time.Second, time.Second} {
+			got, err := cache.GetOrLoadMany(t.Context(), keys, load)
+			if err != nil || len(got) != 3 || string(got["a"].Value) != "v1" {
+				t.Errorf("GetOrLoadMany = %v, %v; want what was loaded first", got, err)
+			}
+			time.Sleep(wait)
+			synctest.Wait()
+		}
+		if want := [][]string{keys, keys}; fmt.Sprint(asked) != fmt.Sprint(want) {
+			t.Errorf("the loads were of %v, want %v", asked, want)
+		}
+		if n := l2.count("getmany"); n != 2 || l2.count("get") != 0 {
+			t.Errorf("%d GetMany and %d Get of L2, want 2 and 0", n, l2.count("get"))
+		}
+		wantGet(t, cache, "b", "v2", 99*time.Second, tiered.TierL1)
+	})
+}

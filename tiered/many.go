@@ -58,7 +58,7 @@ func (c *Cache[V]) GetOrLoadMany(ctx context.Context, keys []string, load ManyLo
 		}
 	}
 	if len(own) > 0 {
-		c.depart(t, own, several(load), o, 0)
+		c.depart(t, own, several(load), o)
 	} else {
 		t.cancel()
 	}
@@ -128,6 +128,7 @@ func (c *Cache[V]) many(ctx context.Context, keys []string, o call, load ManyLoa
 			return results, nil, err
 		}
 	}
+	var ahead []due[V]
 	seen := make(map[string]struct{}, len(keys))
 	for _, key := range keys {
 		if _, again := seen[key]; again {
@@ -141,11 +142,14 @@ func (c *Cache[V]) many(ctx context.Context, keys []string, o call, load ManyLoa
 			continue
 		}
 		if load != nil && int64(now) >= it.refreshAt.Load() {
-			c.refreshAhead(ctx, key, it, several(load), o)
+			ahead = append(ahead, due[V]{key, it})
 		}
 		if r, err := c.hit(ctx, key, it, now); err == nil {
 			results[key] = r
 		}
+	}
+	if len(ahead) > 0 {
+		c.refreshAhead(ctx, ahead, several(load), o)
 	}
 	return results, missing, nil
 }
