@@ -203,7 +203,7 @@ func (c Config) MarshalYAML() (any, error) { return c.withoutSecrets(), nil }
 
 // UnmarshalYAML decodes as without it, and names the field of a duration that is none.
 func (c *Config) UnmarshalYAML(decode func(any) error) error {
-	err := decode((*plainConfig)(c))
+	err := decode((*plain)(c))
 	if !errors.Is(err, errDuration) {
 		return err
 	}
@@ -222,10 +222,10 @@ func (c *Config) UnmarshalYAML(decode func(any) error) error {
 	return configErr([]error{fmt.Errorf("%s: %w", field, err)})
 }
 
-// plainConfig has the fields of Config, and none of its methods.
-type plainConfig Config
+// plain has the fields of Config, and none of its methods. Decoders name it in errors.
+type plain Config
 
-func (c Config) withoutSecrets() plainConfig {
+func (c Config) withoutSecrets() plain {
 	c.URL = Config{URL: c.URL}.Redacted()
 	c.Options = maps.Clone(c.Options)
 	for name := range c.Options {
@@ -233,7 +233,7 @@ func (c Config) withoutSecrets() plainConfig {
 			c.Options[name] = "***"
 		}
 	}
-	return plainConfig(c)
+	return plain(c)
 }
 
 // fields are the options that the fields of c stand for.
