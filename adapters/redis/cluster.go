@@ -28,9 +28,9 @@ const (
 	// have stalled.
 	asked = 3
 
-	// forgotten is how many operation timeouts a server without slots is kept after
-	// the last call to it.
-	forgotten = 10
+	// forgotten is for how long a server without slots is kept after its last call: a
+	// loop over a Scan takes its time, and goes on with the server it has begun with.
+	forgotten = time.Hour
 )
 
 // A cluster is the topology of a Redis Cluster: a map from slot to master. It is
@@ -347,7 +347,7 @@ func (t *cluster) installLocked(ranges []redis.ClusterSlot, from *node) (old []*
 	}
 	t.loaded = time.Now()
 	for addr, n := range t.nodes {
-		if !keep[n] && t.loaded.Sub(time.Unix(0, n.used.Load())) > forgotten*t.c.opTimeout {
+		if !keep[n] && t.loaded.Sub(time.Unix(0, n.used.Load())) > forgotten {
 			delete(t.nodes, addr)
 			old = append(old, n)
 		}
