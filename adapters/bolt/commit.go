@@ -106,17 +106,16 @@ func (c *Cache) applyLocked(ws []*write) error {
 	for _, w := range ws {
 		stores += w.stores
 	}
-	c.db.MaxSize = c.bound.limit
+	reserve := c.bound.reserve
 	if stores == 0 {
-		return c.apply(ws)
-	}
-	if c.bound.evicts {
+		reserve = 0
+	} else if c.bound.evicts {
 		if err := c.makeRoomLocked(stores); err != nil {
 			return err
 		}
 	}
 	for {
-		c.db.MaxSize = c.bound.limit - c.bound.reserve
+		c.db.MaxSize = c.bound.limit - reserve
 		err := c.apply(ws)
 		c.db.MaxSize = c.bound.limit
 		if !errors.Is(err, berrors.ErrMaxSizeReached) {
@@ -127,6 +126,9 @@ func (c *Cache) applyLocked(ws []*write) error {
 				return err
 			}
 			continue
+		}
+		if stores == 0 {
+			return err
 		}
 		// There is room, but in pieces that are too small.
 		if any, evictErr := c.evictLocked(4*stores + c.bound.limit/64); !any || evictErr != nil {

@@ -17,10 +17,19 @@ const (
 	growAlloc   = 256 << 10 // what bbolt grows a file by: within the room
 )
 
-// setRoom has the file grow as this package does it.
+// setRoom has the file grow as this package does it. What an earlier handle has given it
+// beyond its pages is there for deletes still.
 func (c *Cache) setRoom(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
 	return c.view(func(tx *bbolt.Tx) error {
-		c.bound = bound{limit: max(int(tx.Size()), growStep), reserve: growReserve, file: file}
+		limit := max(int(tx.Size()), growStep)
+		if size := int(info.Size()); size > limit && allocate(file, info.Size()) == nil { // it may have holes
+			limit = size
+		}
+		c.bound = bound{limit: limit, reserve: growReserve, file: file}
 		c.db.AllocSize = growAlloc
 		return nil
 	})
