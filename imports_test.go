@@ -41,6 +41,7 @@ var importRules = map[string][]string{
 	"./internal/servertest": {"testing/..."},
 	"./internal/testreport": {},
 	"./internal/benchratio": {},
+	"./internal/ratio":      {"testing/..."},
 	"./internal/soak":       {".", "./adapters/...", "./internal/servertest", "./conformance"},
 }
 

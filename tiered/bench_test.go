@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/mem"
+	"github.com/l2cache/l2cache/internal/ratio"
 	"github.com/l2cache/l2cache/tiered"
 )
 
@@ -34,25 +35,24 @@ func BenchmarkL1Hit(b *testing.B) {
 		}
 		raw.Set(keys[i], i)
 	}
-	hit := func(b *testing.B, get func(key string) (int, bool)) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
+	hit := func(name string, get func(key string) (int, bool)) ratio.Contender {
+		return ratio.Contender{Name: name, Do: func(i int) error {
 			if v, ok := get(keys[i%len(keys)]); !ok || v != i%len(keys) {
-				b.Fatalf("got %v, %v", v, ok)
+				return fmt.Errorf("key %d: got %v, %v", i%len(keys), v, ok)
 			}
-		}
+			return nil
+		}}
 	}
-	b.Run("impl=l2cache", func(b *testing.B) {
-		hit(b, func(key string) (int, bool) {
+	ratio.Compare(b, 1,
+		hit("raw", raw.GetIfPresent),
+		hit("l2cache", func(key string) (int, bool) {
 			r, err := cache.Get(ctx, key)
 			return r.Value, err == nil && r.Tier == tiered.TierL1
-		})
-	})
-	b.Run("impl=raw", func(b *testing.B) { hit(b, raw.GetIfPresent) })
+		}))
 }
 
-// BenchmarkZipf has 64 goroutines read keys by a Zipf law from Redis, nineteen of twenty
-// from L1. Its raw is the same reads without L1.
+// BenchmarkZipf has 64 goroutines read keys by a Zipf law from Redis, most of them from
+// an L1 of some entries; %L1 is how many. Its raw is the same reads without L1.
 func BenchmarkZipf(b *testing.B) {
 	const keys, goroutines = 100_000, 64
 	ctx := context.Background()
@@ -80,48 +80,33 @@ func BenchmarkZipf(b *testing.B) {
 	for i := range order {
 		order[i] = int(zipf.Uint64())
 	}
-	run := func(b *testing.B, get func(key string) error) {
-		var wg sync.WaitGroup
-		for i := range goroutines {
-			n := b.N / goroutines
-			if i < b.N%goroutines {
-				n++
+	for _, entries := range []int{7_000, 18_000, 60_000} {
+		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
+			cache, err := tiered.New(l2, &tiered.Options[[]byte]{NoWatch: true, MaxEntries: entries, MaxL1TTL: time.Hour})
+			if err != nil {
+				b.Fatal(err)
 			}
-			wg.Go(func() {
-				for j := range n {
-					if err := get(names[order[(i*len(order)/goroutines+j)%len(order)]]); err != nil {
-						b.Error(err)
-						return
-					}
+			defer cache.Close()
+			var next atomic.Int64
+			reads := func(name string, get func(key string) error) ratio.Contender {
+				return ratio.Contender{Name: name, Do: func(int) error { return get(names[order[int(next.Add(1))%len(order)]]) }}
+			}
+			get := func(key string) error { _, err := cache.Get(ctx, key); return err }
+			for range 2 * len(order) {
+				if err := get(names[order[int(next.Add(1))%len(order)]]); err != nil {
+					b.Fatal(err)
 				}
-			})
-		}
-		wg.Wait()
+			}
+			before := cache.Stats()
+			ratio.Compare(b, goroutines,
+				reads("raw", func(key string) error { _, err := l2.GetWithTTL(ctx, key); return err }),
+				reads("l2cache", get))
+			after := cache.Stats()
+			hits, misses := after.L1Hits-before.L1Hits, after.L1Misses-before.L1Misses
+			b.ReportMetric(100*float64(hits)/float64(hits+misses), "%L1")
+		})
 	}
-	cache, err := tiered.New(l2, &tiered.Options[[]byte]{NoWatch: true, MaxEntries: zipfEntries, MaxL1TTL: time.Hour})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer cache.Close()
-	get := func(key string) error { _, err := cache.Get(ctx, key); return err }
-	for range 500_000 {
-		if err := get(names[zipf.Uint64()]); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.Run("impl=l2cache", func(b *testing.B) {
-		before := cache.Stats()
-		run(b, get)
-		after := cache.Stats()
-		b.ReportMetric(100*float64(after.L1Hits-before.L1Hits)/float64(b.N), "%L1")
-	})
-	b.Run("impl=raw", func(b *testing.B) {
-		run(b, func(key string) error { _, err := l2.GetWithTTL(ctx, key); return err })
-	})
 }
-
-// zipfEntries in L1 are asked for by nineteen of twenty reads, once they are there.
-const zipfEntries = 22_000
 
 // BenchmarkPromotion reads a key that L1 does not have. Its raw is the read of L2.
 func BenchmarkPromotion(b *testing.B) {
@@ -139,20 +124,13 @@ func BenchmarkPromotion(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer cache.Close()
-	b.Run("impl=l2cache", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if r, err := cache.Get(ctx, "promoted", tiered.Refresh()); err != nil || r.Tier != tiered.TierL2 {
-				b.Fatalf("%+v, %v", r, err)
+	ratio.Compare(b, 1,
+		ratio.Contender{Name: "raw", Do: func(int) error { _, err := l2.GetWithTTL(ctx, "promoted"); return err }},
+		ratio.Contender{Name: "l2cache", Do: func(int) error {
+			r, err := cache.Get(ctx, "promoted", tiered.Refresh())
+			if err == nil && r.Tier != tiered.TierL2 {
+				err = fmt.Errorf("from %v", r.Tier)
 			}
-		}
-	})
-	b.Run("impl=raw", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := l2.GetWithTTL(ctx, "promoted"); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+			return err
+		}})
 }

@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/bolt"
+	"github.com/l2cache/l2cache/internal/ratio"
 )
 
 // benchEntries is how many entries a database has: with 100 B each 100,000, with
@@ -83,31 +83,19 @@ func openBoth(b *testing.B, value []byte, noSync bool) (l2cache.L2CacheBackend, 
 	return c, raw
 }
 
-// spread runs op b.N times in g goroutines, on keys in random order.
-func spread(b *testing.B, g, size int, op func(key string) error) {
+// shuffled returns the keys of a database in random order.
+func shuffled(size int) []string {
 	keys := make([]string, benchEntries(size))
 	for i, j := range rand.Perm(len(keys)) {
 		keys[i] = benchKey(j)
 	}
-	b.ReportAllocs()
+	return keys
+}
+
+// on returns a contender that does op on keys, one after the other.
+func on(name string, keys []string, op func(key string) error) ratio.Contender {
 	var next atomic.Int64
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	for range g {
-		wg.Go(func() {
-			for {
-				i := int(next.Add(1))
-				if i > b.N {
-					return
-				}
-				if err := op(keys[i%len(keys)]); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
+	return ratio.Contender{Name: name, Do: func(int) error { return op(keys[int(next.Add(1))%len(keys)]) }}
 }
 
 var (
@@ -121,15 +109,14 @@ func benchmarkRead(b *testing.B, op func(context.Context, l2cache.L2CacheBackend
 	for _, size := range sizes {
 		c, raw := openBoth(b, bytes.Repeat([]byte("x"), size), false)
 		for _, g := range goroutines {
-			name := fmt.Sprintf("/size=%d/g=%d", size, g)
-			b.Run("impl=l2cache"+name, func(b *testing.B) {
-				spread(b, g, size, func(key string) error { return op(context.Background(), c, key) })
+			b.Run(fmt.Sprintf("size=%d/g=%d", size, g), func(b *testing.B) {
+				keys := shuffled(size)
+				ratio.Compare(b, g,
+					on("raw", keys, readRaw(raw, false)),
+					on("raw-crc", keys, readRaw(raw, true)),
+					on("l2cache", keys, func(key string) error { return op(context.Background(), c, key) }),
+					on("l2cache-cancel", keys, func(key string) error { return op(cancellable, c, key) }))
 			})
-			b.Run("impl=l2cache-cancel"+name, func(b *testing.B) {
-				spread(b, g, size, func(key string) error { return op(cancellable, c, key) })
-			})
-			b.Run("impl=raw"+name, func(b *testing.B) { spread(b, g, size, readRaw(raw, false)) })
-			b.Run("impl=raw-crc"+name, func(b *testing.B) { spread(b, g, size, readRaw(raw, true)) })
 		}
 	}
 }
@@ -187,17 +174,18 @@ func BenchmarkSet(b *testing.B) {
 			}
 		}
 		for _, g := range goroutines {
-			name := fmt.Sprintf("/size=%d/g=%d", size, g)
-			b.Run("impl=l2cache"+name, func(b *testing.B) {
-				spread(b, g, size, func(key string) error { return c.Set(context.Background(), key, value, time.Hour) })
+			b.Run(fmt.Sprintf("size=%d/g=%d", size, g), func(b *testing.B) {
+				keys := shuffled(size)
+				all := []ratio.Contender{
+					on("raw", keys, put(raw.Update)),
+					on("l2cache", keys, func(key string) error { return c.Set(context.Background(), key, value, time.Hour) }),
+					on("l2cache-cancel", keys, func(key string) error { return c.Set(cancellable, key, value, time.Hour) }),
+				}
+				if g > 1 {
+					all = append(all, on("raw-batch", keys, put(raw.Batch)))
+				}
+				ratio.Compare(b, g, all...)
 			})
-			b.Run("impl=l2cache-cancel"+name, func(b *testing.B) {
-				spread(b, g, size, func(key string) error { return c.Set(cancellable, key, value, time.Hour) })
-			})
-			b.Run("impl=raw"+name, func(b *testing.B) { spread(b, g, size, put(raw.Update)) })
-			if g > 1 {
-				b.Run("impl=raw-batch"+name, func(b *testing.B) { spread(b, g, size, put(raw.Batch)) })
-			}
 		}
 	}
 }
@@ -213,82 +201,20 @@ func BenchmarkGetMany(b *testing.B) {
 				batches[i] = append(batches[i], benchKey(rand.IntN(benchEntries(size))))
 			}
 		}
-		name := fmt.Sprintf("/keys=%d/size=%d", n, size)
-		b.Run("impl=l2cache"+name, func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if _, err := l2cache.GetMany(context.Background(), c, batches[i%len(batches)]); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run("impl=raw"+name, func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				for _, key := range batches[i%len(batches)] {
-					if _, err := c.GetWithTTL(context.Background(), key); err != nil {
-						b.Fatal(err)
+		b.Run(fmt.Sprintf("keys=%d/size=%d", n, size), func(b *testing.B) {
+			ratio.Compare(b, 1,
+				ratio.Contender{Name: "raw", Do: func(i int) error {
+					for _, key := range batches[i%len(batches)] {
+						if _, err := c.GetWithTTL(context.Background(), key); err != nil {
+							return err
+						}
 					}
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkPairs measures what is compared in turns of some 100 µs, in random order, so
-// that a busy machine slows all of it down alike, and reports the medians of the ratios:
-// of the baselines of BenchmarkGet to GetWithTTL, and of GetMany of 100 keys to 100
-// GetWithTTL. Run it with -benchtime=2000x or so.
-func BenchmarkPairs(b *testing.B) {
-	for _, size := range sizes {
-		c, raw := openBoth(b, bytes.Repeat([]byte("x"), size), false)
-		key := func() string { return benchKey(rand.IntN(benchEntries(size))) }
-		get := func(key string) error {
-			_, err := c.GetWithTTL(context.Background(), key)
-			return err
-		}
-		each := func(get func(string) error) func([]string) error {
-			return func(keys []string) error {
-				for _, key := range keys {
-					if err := get(key); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-		}
-		impls := []func(keys []string) error{
-			each(readRaw(raw, false)),
-			each(readRaw(raw, true)),
-			each(get),
-			func(keys []string) error {
-				_, err := l2cache.GetMany(context.Background(), c, keys)
-				return err
-			},
-		}
-		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
-			var ratios [3][]float64
-			for b.Loop() {
-				var took [4]float64
-				for _, i := range rand.Perm(len(impls)) {
-					keys := make([]string, 100)
-					for i := range keys {
-						keys[i] = key()
-					}
-					start := time.Now()
-					if err := impls[i](keys); err != nil {
-						b.Fatal(err)
-					}
-					took[i] = float64(time.Since(start))
-				}
-				ratios[0] = append(ratios[0], took[2]/took[0])
-				ratios[1] = append(ratios[1], took[1]/took[0])
-				ratios[2] = append(ratios[2], took[2]/took[3])
-			}
-			for i, unit := range []string{"get/raw", "checksum/raw", "gets/getmany"} {
-				slices.Sort(ratios[i])
-				b.ReportMetric(ratios[i][len(ratios[i])/2], unit)
-			}
+					return nil
+				}},
+				ratio.Contender{Name: "l2cache", Do: func(i int) error {
+					_, err := l2cache.GetMany(context.Background(), c, batches[i%len(batches)])
+					return err
+				}})
 		})
 	}
 }

@@ -3,78 +3,64 @@ package natskv_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/ratio"
 )
 
 // The raw client beside each call: kv.Get for reads, kv.Put for Set, on the same
 // server. A connection of its own for each, as an application would have.
 
 func BenchmarkGet(b *testing.B) {
-	forEach(b, func(b *testing.B, s *subjects, size, goroutines int) {
-		s.set(b, size)
-		b.Run(fmt.Sprintf("impl=l2cache/size=%d/g=%d", size, goroutines), func(b *testing.B) {
-			run(b, goroutines, func(ctx context.Context) error {
-				_, err := s.cache.Get(ctx, "user:42:profile")
-				return err
-			})
-		})
-		s.raw(b, size, goroutines)
+	benchmarkRead(b, context.Background(), func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		_, err := c.Get(ctx, "user:42:profile")
+		return err
 	})
 }
 
 func BenchmarkGetWithTTL(b *testing.B) {
-	forEach(b, func(b *testing.B, s *subjects, size, goroutines int) {
-		s.set(b, size)
-		b.Run(fmt.Sprintf("impl=l2cache/size=%d/g=%d", size, goroutines), func(b *testing.B) {
-			run(b, goroutines, func(ctx context.Context) error {
-				_, err := s.cache.GetWithTTL(ctx, "user:42:profile")
-				return err
-			})
-		})
-		s.raw(b, size, goroutines)
+	benchmarkRead(b, context.Background(), func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		_, err := c.GetWithTTL(ctx, "user:42:profile")
+		return err
 	})
 }
 
 // BenchmarkGetCancellable has a ctx that could end.
 func BenchmarkGetCancellable(b *testing.B) {
-	s := openBoth(b)
-	s.set(b, 100)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
-	b.Run("impl=l2cache/size=100/g=1", func(b *testing.B) {
-		run(b, 1, func(context.Context) error {
-			_, err := s.cache.Get(ctx, "user:42:profile")
-			return err
-		})
+	benchmarkRead(b, ctx, func(ctx context.Context, c l2cache.L2CacheBackend) error {
+		_, err := c.Get(ctx, "user:42:profile")
+		return err
 	})
-	b.Run("impl=raw/size=100/g=1", func(b *testing.B) {
-		run(b, 1, func(context.Context) error {
-			_, err := s.kv.Get(ctx, "user.42.profile")
-			return err
-		})
+}
+
+func benchmarkRead(b *testing.B, ctx context.Context, read func(context.Context, l2cache.L2CacheBackend) error) {
+	forEach(b, func(b *testing.B, s *subjects, size, goroutines int) {
+		s.set(b, size)
+		ratio.Compare(b, goroutines,
+			ratio.Contender{Name: "raw", Do: func(int) error {
+				_, err := s.kv.Get(ctx, "user.42.profile")
+				return err
+			}},
+			ratio.Contender{Name: "l2cache", Do: func(int) error { return read(ctx, s.cache) }})
 	})
 }
 
 func BenchmarkSet(b *testing.B) {
+	ctx := context.Background()
 	forEach(b, func(b *testing.B, s *subjects, size, goroutines int) {
 		value := make([]byte, size)
-		b.Run(fmt.Sprintf("impl=l2cache/size=%d/g=%d", size, goroutines), func(b *testing.B) {
-			run(b, goroutines, func(ctx context.Context) error {
-				return s.cache.Set(ctx, "user:42:profile", value, time.Hour)
-			})
-		})
-		b.Run(fmt.Sprintf("impl=raw/size=%d/g=%d", size, goroutines), func(b *testing.B) {
-			run(b, goroutines, func(ctx context.Context) error {
+		ratio.Compare(b, goroutines,
+			ratio.Contender{Name: "raw", Do: func(int) error {
 				_, err := s.kv.Put(ctx, "user.42.profile", value)
 				return err
-			})
-		})
+			}},
+			ratio.Contender{Name: "l2cache", Do: func(int) error { return s.cache.Set(ctx, "user:42:profile", value, time.Hour) }})
 	})
 }
 
@@ -92,24 +78,23 @@ func BenchmarkGetMany(b *testing.B) {
 	if err := l2cache.SetMany(ctx, cache, items); err != nil {
 		b.Fatal(err)
 	}
-	b.Run(fmt.Sprintf("impl=l2cache/keys=%d", n), func(b *testing.B) {
-		run(b, 1, func(ctx context.Context) error {
-			got, err := l2cache.GetMany(ctx, cache, keys)
-			if len(got) != n && err == nil {
-				err = fmt.Errorf("GetMany of %d keys = %d entries", n, len(got))
-			}
-			return err
-		})
-	})
-	b.Run(fmt.Sprintf("impl=raw/keys=%d", n), func(b *testing.B) {
-		run(b, 1, func(ctx context.Context) error {
-			for _, key := range keys {
-				if _, err := cache.GetWithTTL(ctx, key); err != nil {
-					return err
+	b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+		ratio.Compare(b, 1,
+			ratio.Contender{Name: "raw", Do: func(int) error {
+				for _, key := range keys {
+					if _, err := cache.GetWithTTL(ctx, key); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			}},
+			ratio.Contender{Name: "l2cache", Do: func(int) error {
+				got, err := l2cache.GetMany(ctx, cache, keys)
+				if len(got) != n && err == nil {
+					err = fmt.Errorf("GetMany of %d keys = %d entries", n, len(got))
+				}
+				return err
+			}})
 	})
 }
 
@@ -121,18 +106,18 @@ func BenchmarkSetMany(b *testing.B) {
 	for i := range n {
 		items = append(items, l2cache.Item{Key: fmt.Sprintf("user:%d:profile", i), Value: make([]byte, 100), TTL: time.Hour})
 	}
-	b.Run(fmt.Sprintf("impl=l2cache/keys=%d", n), func(b *testing.B) {
-		run(b, 1, func(ctx context.Context) error { return l2cache.SetMany(ctx, cache, items) })
-	})
-	b.Run(fmt.Sprintf("impl=raw/keys=%d", n), func(b *testing.B) {
-		run(b, 1, func(ctx context.Context) error {
-			for _, item := range items {
-				if err := cache.Set(ctx, item.Key, item.Value, item.TTL); err != nil {
-					return err
+	ctx := context.Background()
+	b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+		ratio.Compare(b, 1,
+			ratio.Contender{Name: "raw", Do: func(int) error {
+				for _, item := range items {
+					if err := cache.Set(ctx, item.Key, item.Value, item.TTL); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			}},
+			ratio.Contender{Name: "l2cache", Do: func(int) error { return l2cache.SetMany(ctx, cache, items) }})
 	})
 }
 
@@ -162,41 +147,11 @@ func (s *subjects) set(b *testing.B, size int) {
 	}
 }
 
-func (s *subjects) raw(b *testing.B, size, goroutines int) {
-	b.Run(fmt.Sprintf("impl=raw/size=%d/g=%d", size, goroutines), func(b *testing.B) {
-		run(b, goroutines, func(ctx context.Context) error {
-			_, err := s.kv.Get(ctx, "user.42.profile")
-			return err
-		})
-	})
-}
-
 func forEach(b *testing.B, f func(b *testing.B, s *subjects, size, goroutines int)) {
 	s := openBoth(b)
 	for _, size := range []int{100, 10_000} {
 		for _, goroutines := range []int{1, 64} {
-			f(b, s, size, goroutines)
+			b.Run(fmt.Sprintf("size=%d/g=%d", size, goroutines), func(b *testing.B) { f(b, s, size, goroutines) })
 		}
 	}
-}
-
-// run has that many goroutines share b.N calls.
-func run(b *testing.B, goroutines int, call func(context.Context) error) {
-	b.ReportAllocs()
-	var wg sync.WaitGroup
-	for g := range goroutines {
-		n := b.N / goroutines
-		if g < b.N%goroutines {
-			n++
-		}
-		wg.Go(func() {
-			for range n {
-				if err := call(context.Background()); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/internal/ratio"
 )
 
 // bench runs op for each size, number of goroutines and kind of ctx, once through
@@ -41,37 +41,14 @@ func bench(b *testing.B, ours func(context.Context, l2cache.L2CacheBackend, stri
 				name string
 				ctx  context.Context
 			}{{"background", context.Background()}, {"cancellable", cancellable}} {
-				run := func(impl string, op func() error) {
-					b.Run(fmt.Sprintf("impl=%s/size=%d/g=%d/ctx=%s", impl, size, g, c.name), func(b *testing.B) {
-						b.ReportAllocs()
-						parallel(b, g, op)
-					})
-				}
-				run("l2cache", func() error { return ours(c.ctx, cache, key, value) })
-				run("raw", func() error { return raw(c.ctx, client, key, value) })
+				b.Run(fmt.Sprintf("size=%d/g=%d/ctx=%s", size, g, c.name), func(b *testing.B) {
+					ratio.Compare(b, g,
+						ratio.Contender{Name: "raw", Do: func(int) error { return raw(c.ctx, client, key, value) }},
+						ratio.Contender{Name: "l2cache", Do: func(int) error { return ours(c.ctx, cache, key, value) }})
+				})
 			}
 		}
 	}
-}
-
-// parallel has op done b.N times by g goroutines.
-func parallel(b *testing.B, g int, op func() error) {
-	var wg sync.WaitGroup
-	for i := range g {
-		n := b.N / g
-		if i < b.N%g {
-			n++
-		}
-		wg.Go(func() {
-			for range n {
-				if err := op(); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
 }
 
 func BenchmarkGetWithTTL(b *testing.B) {
@@ -125,23 +102,23 @@ func BenchmarkGetMany(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.Run(fmt.Sprintf("impl=l2cache/keys=100/size=%d", size), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if got, err := l2cache.GetMany(ctx, cache, keys); err != nil || len(got) != len(keys) {
-					b.Fatal(len(got), err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("impl=raw/keys=100/size=%d", size), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				for _, key := range keys {
-					if _, err := cache.GetWithTTL(ctx, key); err != nil {
-						b.Fatal(err)
+		b.Run(fmt.Sprintf("keys=100/size=%d", size), func(b *testing.B) {
+			ratio.Compare(b, 1,
+				ratio.Contender{Name: "raw", Do: func(int) error {
+					for _, key := range keys {
+						if _, err := cache.GetWithTTL(ctx, key); err != nil {
+							return err
+						}
 					}
-				}
-			}
+					return nil
+				}},
+				ratio.Contender{Name: "l2cache", Do: func(int) error {
+					got, err := l2cache.GetMany(ctx, cache, keys)
+					if err == nil && len(got) != len(keys) {
+						err = fmt.Errorf("%d entries of %d", len(got), len(keys))
+					}
+					return err
+				}})
 		})
 	}
 }

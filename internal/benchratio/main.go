@@ -1,21 +1,13 @@
-// Benchratio reads the output of go test -bench, of several rounds one after
-// another, and prints for each benchmark how its implementations compare: the
-// median, over the rounds, of the ratio to impl=raw of the same round, with an
-// interval that holds the true median with a confidence of 95 % or more.
-//
-// The names of benchmarks have an element impl=NAME. What is compared differs in
-// that element only. The baseline of impl=NAME is impl=raw, or impl=raw-NAME if
-// there is one.
+// Benchratio reads what go test -bench prints of benchmarks that compare (package
+// ratio), and prints them as a table.
 package main
 
 import (
 	"bufio"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,57 +19,10 @@ func main() {
 	}
 }
 
-// A group is what is compared: benchmarks whose names differ in impl only.
-type group struct {
-	name  string
-	impls []string             // in order of appearance
-	times map[string][]float64 // ns/op by implementation, one for each round
-}
-
-var (
-	result = regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
-	impl   = regexp.MustCompile(`/impl=([^/]+)`)
-)
+var result = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+(\d+)\s(.*)$`)
 
 func report(r io.Reader, w io.Writer) error {
-	groups, err := parse(r)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(w, "| benchmark | rounds | raw | l2cache | ratio | 95 % interval |\n|---|---|---|---|---|---|")
-	for _, g := range groups {
-		for _, name := range g.impls {
-			raw := g.times["raw"]
-			if own, ok := g.times["raw-"+name]; ok {
-				raw = own
-			}
-			if raw == nil || strings.HasPrefix(name, "raw") {
-				continue
-			}
-			times := g.times[name]
-			if len(times) != len(raw) {
-				return fmt.Errorf("%s: %d rounds of %s and %d of its baseline", g.name, len(times), name, len(raw))
-			}
-			ratios := make([]float64, len(times))
-			for i := range times {
-				ratios[i] = times[i] / raw[i]
-			}
-			low, high := interval(ratios)
-			label := g.name
-			if name != "l2cache" {
-				label += ", " + strings.TrimPrefix(name, "l2cache-")
-			}
-			fmt.Fprintf(w, "| %s | %d | %s | %s | %.2f | %.2f–%.2f |\n",
-				label, len(ratios), duration(median(raw)), duration(median(times)), median(ratios), low, high)
-		}
-	}
-	return nil
-}
-
-// parse collects the groups in order of appearance.
-func parse(r io.Reader) ([]*group, error) {
-	var groups []*group
-	byName := map[string]*group{}
+	fmt.Fprintln(w, "| benchmark | rounds | raw | l2cache | ratio | 95 % interval | allocations |\n|---|---|---|---|---|---|---|")
 	pkg := ""
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
@@ -85,56 +30,45 @@ func parse(r io.Reader) ([]*group, error) {
 			pkg = p[strings.LastIndexByte(p, '/')+1:]
 			continue
 		}
+		if strings.HasPrefix(lines.Text(), "--- FAIL") {
+			return fmt.Errorf("%s: %s", pkg, lines.Text())
+		}
 		m := result.FindStringSubmatch(lines.Text())
 		if m == nil {
 			continue
 		}
-		i := impl.FindStringSubmatch(m[1])
-		if i == nil {
-			continue
-		}
-		ns, err := strconv.ParseFloat(m[2], 64)
+		metrics, contenders, err := parse(m[3])
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s: %w", lines.Text(), err)
 		}
-		name := pkg + " " + strings.Replace(strings.TrimPrefix(m[1], "Benchmark"), i[0], "", 1)
-		g := byName[name]
-		if g == nil {
-			g = &group{name: name, times: map[string][]float64{}}
-			byName[name] = g
-			groups = append(groups, g)
+		for _, name := range contenders {
+			label := pkg + " " + m[1]
+			if name != "l2cache" {
+				label += ", " + strings.TrimPrefix(name, "l2cache-")
+			}
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %.2f | %.2f–%.2f | %.0f, raw %.0f |\n", label, m[2],
+				duration(metrics["raw-ns"]), duration(metrics[name+"-ns"]),
+				metrics[name+"-ratio"], metrics[name+"-low"], metrics[name+"-high"], metrics[name+"-allocs"], metrics["raw-allocs"])
 		}
-		if g.times[i[1]] == nil {
-			g.impls = append(g.impls, i[1])
-		}
-		g.times[i[1]] = append(g.times[i[1]], ns)
 	}
-	return groups, lines.Err()
+	return lines.Err()
 }
 
-func median(values []float64) float64 {
-	s := slices.Sorted(slices.Values(values))
-	n := len(s)
-	return (s[(n-1)/2] + s[n/2]) / 2
-}
-
-// interval returns the order statistics that enclose the median with a
-// probability of at least 95 %, whatever the distribution: the number of values
-// below the median is binomial with p = 1/2. With fewer than 6 values it is all of
-// their range, and less sure.
-func interval(values []float64) (low, high float64) {
-	s := slices.Sorted(slices.Values(values))
-	n := len(s)
-	cut, tail := 0, math.Pow(0.5, float64(n)) // P(at most cut values lie below)
-	for term := tail; ; {
-		term *= float64(n-cut) / float64(cut+1)
-		if tail+term > 0.025 {
-			break
+// parse returns the values of a line by their units, and who is compared with raw.
+func parse(line string) (metrics map[string]float64, contenders []string, err error) {
+	metrics = map[string]float64{}
+	fields := strings.Fields(line)
+	for i := 0; i+1 < len(fields); i += 2 {
+		v, err := strconv.ParseFloat(fields[i], 64)
+		if err != nil {
+			return nil, nil, err
 		}
-		tail += term
-		cut++
+		metrics[fields[i+1]] = v
+		if name, ok := strings.CutSuffix(fields[i+1], "-ratio"); ok {
+			contenders = append(contenders, name)
+		}
 	}
-	return s[cut], s[n-1-cut]
+	return metrics, contenders, nil
 }
 
 func duration(ns float64) string {
