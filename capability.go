@@ -43,6 +43,9 @@ func (c Capability) String() string {
 	return strings.Join(names, "|")
 }
 
+// MarshalText returns what String does.
+func (c Capability) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // unsupported is the error of a function that b has no method for.
 func unsupported(ctx context.Context, b CacheBackend, op, key string) error {
 	return NewError(ctx, b.Name(), op, key, errors.ErrUnsupported, nil)

@@ -26,15 +26,15 @@ import (
 // password out of the URL there, in Password.
 //
 // Have the decoder refuse unknown fields (json.Decoder.DisallowUnknownFields, yaml's
-// KnownFields): no decoder does by default.
+// KnownFields): no decoder does by default. Have it as a field of your own struct, and
+// do not embed it: its methods would be your struct's, and decode nothing else.
 type Config struct {
 	// URL is as for Open.
 	URL string `yaml:"url" json:"url"`
 
 	Username string `yaml:"username,omitempty" json:"username,omitempty"`
 	// At most one of these three gives the password: itself, the name of a file
-	// that has it, with or without a line end, or the name of an environment
-	// variable.
+	// that has it in its only line, or the name of an environment variable.
 	Password     Secret `yaml:"password,omitempty" json:"password,omitzero"`
 	PasswordFile string `yaml:"password_file,omitempty" json:"password_file,omitempty"`
 	PasswordEnv  string `yaml:"password_env,omitempty" json:"password_env,omitempty"`
@@ -141,9 +141,9 @@ func (c *Config) LoadEnv(prefix string) error {
 			}
 			c.Options[strings.ToLower(option)] = value
 		default:
-			known := slices.Sorted(maps.Keys(texts))
-			known = append(known, slices.Sorted(maps.Keys(durations))...)
-			faults = append(faults, fmt.Errorf("unknown variable %s (known after %s_: PASSWORD, OPTION_…, %s)", full, prefix, strings.Join(known, ", ")))
+			known := slices.Sorted(slices.Values(slices.Concat([]string{"PASSWORD"}, slices.Collect(maps.Keys(texts)), slices.Collect(maps.Keys(durations)))))
+			faults = append(faults, fmt.Errorf("unknown variable %s (known after %s_: %s, and OPTION_ with the name of an option, as in OPTION_POOL_SIZE)",
+				full, prefix, strings.Join(known, ", ")))
 		}
 	}
 	return configErr(faults)
@@ -203,26 +203,26 @@ func (c Config) MarshalYAML() (any, error) { return c.withoutSecrets(), nil }
 
 // UnmarshalYAML decodes as without it, and names the field of a duration that is none.
 func (c *Config) UnmarshalYAML(decode func(any) error) error {
-	err := decode((*plain)(c))
+	type Config plain // of this name, as decoders name it in errors
+	err := decode((*Config)(c))
 	if !errors.Is(err, errDuration) {
 		return err
 	}
-	var durations struct {
-		Op   string         `yaml:"op_timeout"`
-		Dial string         `yaml:"dial_timeout"`
-		Rest map[string]any `yaml:",inline"`
-	}
-	if decode(&durations) != nil {
+	var fields map[string]any
+	if decode(&fields) != nil {
 		return err
 	}
-	field := "op_timeout"
-	if _, ok := parseDuration(durations.Op); ok || durations.Op == "" {
-		field = "dial_timeout"
+	field := "dial_timeout"
+	if value, given := fields["op_timeout"]; given {
+		text, _ := value.(string)
+		if _, ok := parseDuration(text); !ok {
+			field = "op_timeout"
+		}
 	}
 	return configErr([]error{fmt.Errorf("%s: %w", field, err)})
 }
 
-// plain has the fields of Config, and none of its methods. Decoders name it in errors.
+// plain has the fields of Config, and none of its methods.
 type plain Config
 
 func (c Config) withoutSecrets() plain {
@@ -276,6 +276,7 @@ func (c Config) params() (*Params, error) {
 	password, err := c.password()
 	if err != nil {
 		faults = append(faults, err)
+		p.Password = NewSecret("unknown") // so that nobody misses one, too; nothing is opened with it
 	}
 	if password != "" {
 		if was := p.Password.Reveal(); was != "" && was != password {
@@ -323,8 +324,11 @@ func (c Config) password() (string, error) {
 			return "", fmt.Errorf("password_file: %w", fileErr(err))
 		}
 		password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-		if password == "" {
+		switch {
+		case password == "":
 			return "", errors.New("password_file: the file is empty")
+		case strings.ContainsAny(password, "\r\n"):
+			return "", errors.New("password_file: the file has more than one line")
 		}
 		return password, nil
 	case c.PasswordEnv != "":

@@ -32,6 +32,18 @@ func init() {
 	})
 }
 
+func init() {
+	l2cache.Register("needs-password", func(_ context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error) {
+		if p.Password.Reveal() == "" {
+			p.Fault("password", "it is missing")
+		}
+		if err := p.Err(); err != nil {
+			return nil, err
+		}
+		return &stub{ping: func(context.Context) error { return nil }}, nil
+	})
+}
+
 func TestConfigJSON(t *testing.T) {
 	t.Setenv("TEST_CACHE_PASSWORD", "hunter2")
 	var c l2cache.Config
@@ -84,7 +96,7 @@ func TestConfigYAML(t *testing.T) {
 		"cache: {op_timeout: 5}":                     "op_timeout: it is not a positive duration with a unit, as in 250ms",
 		"cache: {url: x, dial_timeout: 5 s}":         "dial_timeout: it is not a positive duration",
 		"cache: {op_timeout: 1s, dial_timeout: -1s}": "dial_timeout: it is not a positive duration",
-		"cache: {url: x, colour: red}":               "field colour not found",
+		"cache: {url: x, colour: red}":               "field colour not found in type l2cache.Config",
 		"cache: {url: [x]}":                          "line 1",
 	} {
 		if err := decode(text); err == nil || !strings.Contains(err.Error(), want) {
@@ -198,6 +210,65 @@ func TestConfigPassword(t *testing.T) {
 	}
 }
 
+// A decoder may know no inline fields, and refuse fields that a struct does not have.
+func TestConfigFromAnotherYAMLDecoder(t *testing.T) {
+	for _, test := range []struct {
+		op, dial any
+		want     string
+	}{
+		{250, "1s", "op_timeout: line 3: it is not"},
+		{"250", "1s", "op_timeout: line 3: it is not"},
+		{"1s", 250, "dial_timeout: line 3: it is not"},
+		{nil, 250, "dial_timeout: line 3: it is not"},
+	} {
+		fields := map[string]any{"url": "mem://"}
+		if test.op != nil {
+			fields["op_timeout"] = test.op
+		}
+		if test.dial != nil {
+			fields["dial_timeout"] = test.dial
+		}
+		var c l2cache.Config
+		err := c.UnmarshalYAML(func(into any) error {
+			if m, ok := into.(*map[string]any); ok {
+				*m = fields
+				return nil
+			}
+			var d l2cache.Duration
+			return fmt.Errorf("line 3: %w", d.UnmarshalText([]byte("250")))
+		})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("op_timeout %v, dial_timeout %v: %v, want an error with %q", test.op, test.dial, err, test.want)
+		}
+	}
+}
+
+// What is wrong with the password is said once, also where an adapter misses one.
+func TestPasswordFile(t *testing.T) {
+	write := func(text string) string {
+		name := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	for text, want := range map[string]string{"hunter2\n": "", "hunter2\r\n": "", "": "the file is empty", "hunter2\nother\n": "more than one line"} {
+		c := l2cache.Config{URL: "configured://user@h", PasswordFile: write(text)}
+		err := openErr(c)
+		if want == "" && (err != nil || configured.Password.Reveal() != "hunter2") {
+			t.Errorf("a file with %q: %v, password %q", text, err, configured.Password.Reveal())
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("a file with %q: %v, want %q", text, err, want)
+		}
+	}
+	c := l2cache.Config{URL: "needs-password://user@h", PasswordFile: filepath.Join(t.TempDir(), "none")}
+	err := openErr(c)
+	if err == nil || !strings.Contains(err.Error(), "password_file: no such file") || strings.Contains(err.Error(), "it is missing") {
+		t.Errorf("a file that is not there: %v, want just that", err)
+	}
+}
+
 func TestLoadEnv(t *testing.T) {
 	for name, value := range map[string]string{
 		"URL": "configured://h", "USERNAME": "user", "PASSWORD": "hunter2", "PREFIX": "app:", "OP_TIMEOUT": "3s", "TLS_SERVER_NAME": "x", "OPTION_POOL_SIZE": "9",
@@ -216,8 +287,10 @@ func TestLoadEnv(t *testing.T) {
 	}
 	t.Setenv("LOADTEST_DIAL_TIMEOUT", "hunter2")
 	t.Setenv("LOADTEST_COLOUR", "hunter2")
+	t.Setenv("LOADTEST_POOL_SIZE", "hunter2")
 	err := c.LoadEnv("LOADTEST")
-	if err == nil || !strings.Contains(err.Error(), "LOADTEST_DIAL_TIMEOUT: ") || !strings.Contains(err.Error(), "unknown variable LOADTEST_COLOUR") || strings.Contains(err.Error(), "hunter2") {
+	if err == nil || !strings.Contains(err.Error(), "LOADTEST_DIAL_TIMEOUT: ") || !strings.Contains(err.Error(), "unknown variable LOADTEST_COLOUR") ||
+		!strings.Contains(err.Error(), "LOADTEST_POOL_SIZE (known after LOADTEST_: DIAL_TIMEOUT, OP_TIMEOUT, PASSWORD, ") || !strings.Contains(err.Error(), "OPTION_POOL_SIZE") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("LoadEnv = %v, want both variables named and no value", err)
 	}
 }

@@ -156,8 +156,9 @@ func distinctKeys(ctx context.Context, b L2CacheBackend, op string, keys []strin
 	maxLen := ProfileOf(b).MaxKeyLen
 	seen := make(map[string]struct{}, len(keys))
 	distinct := make([]string, 0, len(keys))
-	for _, key := range keys {
+	for i, key := range keys {
 		if err := CheckKey(key, maxLen); err != nil {
+			err = fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
 			return nil, &Error{Op: op, Backend: b.Name(), Key: key, Kind: ErrInvalidKey, Err: err}
 		}
 		if _, again := seen[key]; !again {

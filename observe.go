@@ -3,6 +3,7 @@ package l2cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"path"
 	"time"
@@ -79,9 +80,15 @@ var kindNames = []struct {
 }
 
 // Observe returns a backend that calls f after each call of b, in the goroutine of
-// the caller and with its ctx. (A batch that is refused for its arguments does not
-// get as far as b.) It has the capabilities of b. Closing it closes b.
-func Observe(b L2CacheBackend, f func(context.Context, Op)) L2CacheBackend { return &observed{b, f} }
+// the caller and with its ctx; it returns b itself if f is nil. (A batch that is refused
+// for its arguments does not get as far as b.) It has the capabilities of b. Closing it
+// closes b.
+func Observe(b L2CacheBackend, f func(context.Context, Op)) L2CacheBackend {
+	if f == nil {
+		return b
+	}
+	return &observed{b, f}
+}
 
 type observed struct {
 	b L2CacheBackend
@@ -159,6 +166,7 @@ func (o *observed) Ping(ctx context.Context) error {
 	return err
 }
 
+func (o *observed) String() string         { return fmt.Sprint(o.b) }
 func (o *observed) Name() string           { return o.b.Name() }
 func (o *observed) Close() error           { return o.b.Close() }
 func (o *observed) Profile() Profile       { return ProfileOf(o.b) }

@@ -2,12 +2,15 @@ package l2cache_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 	"testing"
 
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/adapters/mem"
 )
 
 func TestOpErrorKind(t *testing.T) {
@@ -40,5 +43,29 @@ func TestOpErrorKind(t *testing.T) {
 		if got := (l2cache.Op{Err: test.err}).ErrorKind(); got != test.want {
 			t.Errorf("ErrorKind of %v is %q, want %q", test.err, got, test.want)
 		}
+	}
+}
+
+func TestHandlesPrintTheirName(t *testing.T) {
+	b := mem.New(mem.NewStore())
+	if got := l2cache.Observe(b, nil); got != l2cache.L2CacheBackend(b) {
+		t.Errorf("Observe with nobody to tell = %T, want the backend itself", got)
+	}
+	app := l2cache.Observe(l2cache.WithPrefix(b, "app:"), func(context.Context, l2cache.Op) {})
+	for format, want := range map[string]string{"%v": `mem with prefix "app:"`, "%+v": `mem with prefix "app:"`, "%s": `mem with prefix "app:"`} {
+		if got := fmt.Sprintf(format, app); got != want {
+			t.Errorf("%s of a backend = %s, want %s", format, got, want)
+		}
+	}
+	if got := fmt.Sprintf("%v %+v %#v", b, b, b); got != "mem mem mem" {
+		t.Errorf("mem prints as %s", got)
+	}
+}
+
+func TestProfileAsJSON(t *testing.T) {
+	text, err := json.Marshal(l2cache.Profile{Supports: l2cache.CanAdd | l2cache.CanTouch, Clock: l2cache.ServerClock})
+	want := `"supports":"Touch|Add",`
+	if err != nil || !strings.Contains(string(text), want) || !strings.Contains(string(text), `"clock":"server clock"`) {
+		t.Errorf("Marshal = %s, %v; want %s and the clock", text, err, want)
 	}
 }

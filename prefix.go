@@ -2,6 +2,7 @@ package l2cache
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -45,6 +46,9 @@ func (p *prefixed) Set(ctx context.Context, key string, value []byte, ttl time.D
 func (p *prefixed) Delete(ctx context.Context, key string) error {
 	return p.shorten(p.b.Delete(ctx, p.full(key)), key)
 }
+
+// String is that of the backend without the prefix, and the prefix.
+func (p *prefixed) String() string { return fmt.Sprintf("%v with prefix %q", p.b, p.prefix) }
 
 func (p *prefixed) Ping(ctx context.Context) error { return p.b.Ping(ctx) }
 func (p *prefixed) Name() string                   { return p.b.Name() }

@@ -4,43 +4,43 @@ import "time"
 
 // A Profile says what a backend has and where it differs from the contract's
 // defaults. It is constant for the life of a backend. The zero value of each
-// field is the default.
+// field is the default. JSON has durations in nanoseconds.
 type Profile struct {
 	// Supports is what the backend can do beyond the core; none by default.
-	Supports Capability
+	Supports Capability `json:"supports"`
 
 	// Resolution is the unit that TTLs are rounded to, up when set and down when
 	// reported; 1 ms by default, at most 1 s.
-	Resolution time.Duration
+	Resolution time.Duration `json:"resolution"`
 
 	// MaxTTL is the longest TTL that the backend keeps: a longer one, NoExpiry
 	// too, is stored as MaxTTL, and reported so. NoExpiry, the default, is no
 	// limit but that of the package's MaxTTL on finite TTLs.
-	MaxTTL time.Duration
+	MaxTTL time.Duration `json:"maxTTL"`
 
 	// MaxKeyLen is the longest key in bytes; the package's MaxKeyLen by default.
 	// It is negative behind a prefix that leaves no room for a key.
-	MaxKeyLen int
+	MaxKeyLen int `json:"maxKeyLen"`
 
 	// MaxValueLen is the longest value in bytes, at least 1,000,000. Zero: the
 	// backend declares no limit.
-	MaxValueLen int
+	MaxValueLen int `json:"maxValueLen"`
 
 	// Clock is the clock that decides when an entry ends.
-	Clock Clock
+	Clock Clock `json:"clock"`
 
 	// Evicts: the backend may drop live entries when it is short of space.
-	Evicts bool
+	Evicts bool `json:"evicts"`
 
 	// Durable: entries survive a restart of the store.
-	Durable bool
+	Durable bool `json:"durable"`
 
 	// Embedded: the store runs in this process; no network is involved, and
 	// conformance has no server to break.
-	Embedded bool
+	Embedded bool `json:"embedded"`
 
 	// Exclusive: one handle at a time can have the store open.
-	Exclusive bool
+	Exclusive bool `json:"exclusive"`
 }
 
 // defaultResolution is that of a profile without one.
@@ -65,6 +65,9 @@ func (c Clock) String() string {
 	}
 	return "client clock"
 }
+
+// MarshalText returns what String does.
+func (c Clock) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // A Profiler is a backend with a profile of its own. Callers use [ProfileOf].
 type Profiler interface {

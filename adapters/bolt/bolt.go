@@ -142,6 +142,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -312,6 +313,9 @@ func (c *Cache) start() {
 
 // Name returns "bolt".
 func (c *Cache) Name() string { return "bolt" }
+
+// Format writes the name, whatever the verb: what else there is changes all the time.
+func (c *Cache) Format(f fmt.State, _ rune) { io.WriteString(f, "bolt") }
 
 // Profile says that the store is in this process, on disk, and has no other
 // handle if it was opened by URL.

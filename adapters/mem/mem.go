@@ -12,6 +12,8 @@ package mem
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -64,6 +66,9 @@ func New(s *Store) *Cache {
 
 // Name returns "mem".
 func (c *Cache) Name() string { return "mem" }
+
+// Format writes the name, whatever the verb: what else there is changes all the time.
+func (c *Cache) Format(f fmt.State, _ rune) { io.WriteString(f, "mem") }
 
 // Profile says that the store is in this process, and gone with it.
 func (c *Cache) Profile() l2cache.Profile {

@@ -230,6 +230,9 @@ func newCache(opTimeout time.Duration, maxValue int) *Cache {
 // Name returns "memcached".
 func (c *Cache) Name() string { return name }
 
+// Format writes the name, whatever the verb: what else there is changes all the time.
+func (c *Cache) Format(f fmt.State, _ rune) { io.WriteString(f, name) }
+
 // Profile says that the servers evict and forget, and how long a value may be.
 // Without Touch and Add it is that of servers with -C.
 func (c *Cache) Profile() l2cache.Profile {
