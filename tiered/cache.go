@@ -380,7 +380,7 @@ func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error
 // L1 keeps the entry, with the new end, for what is left of its MaxL1TTL. If L2 fails and
 // may have the new end or the old one, L1 keeps the entry until the earlier of the two.
 // With Watch the news of it drops the entry: see Options.NoWatch.
-func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) error {
+func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) (err error) {
 	if err := c.preflight(ctx, "touch", key); err != nil {
 		return err
 	}
@@ -389,21 +389,26 @@ func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) err
 	}
 	gen := c.generations.of(key).Load()
 	at := c.clock.now()
-	err := c.ask(ctx, "touch", key, func(ctx context.Context) error { return l2cache.Touch(ctx, c.l2, key, ttl) })
-	ttl = c.storedTTL(ttl)
+	err = errInDoubt
+	defer func() { c.touchEnds(key, gen, at, c.storedTTL(ttl), err) }()
+	err = c.ask(ctx, "touch", key, func(ctx context.Context) error { return l2cache.Touch(ctx, c.l2, key, ttl) })
+	return err
+}
+
+// touchEnds does in L1 what follows from how a Touch of L2 has ended, that began at at.
+func (c *Cache[V]) touchEnds(key string, gen uint64, at instant, ttl time.Duration, err error) {
 	switch {
 	case err == nil:
 		c.written(key, gen, func(old *item[V]) *item[V] { return c.touched(old, at, ttl) })
 	case errors.Is(err, l2cache.ErrNotFound):
 		c.drop(key)
-		return err
+		return
 	case !isTransient(err), errors.Is(err, ErrBreakerOpen):
-		return err // nothing has changed
+		return // nothing has changed
 	default:
 		c.written(key, gen, func(old *item[V]) *item[V] { return c.inDoubt(old, at.after(ttl)) })
 	}
 	c.flights.passed(key) // what they have read may have the old end
-	return err
 }
 
 // touched returns old with a new end, or nil if L1 may not serve it.

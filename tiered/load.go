@@ -41,15 +41,15 @@ type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], e
 // value. Any other error is that of all keys. Stale has what L1 had.
 type ManyLoader[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]Loaded[V], error)
 
-// A PanicError is what a loader, or something else that a load has called, has panicked
-// with. It goes to all who wait for the load.
+// A PanicError is what a loader, or something else that the Cache has called in a goroutine
+// of its own, has panicked with. It goes to all who wait for the load.
 type PanicError struct {
 	Value any
 	Stack []byte // of the load's goroutine
 }
 
 // Error has the value, but not the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("tiered: panic in a load: %v", e.Value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("tiered: panic: %v", e.Value) }
 
 // Unwrap returns the value, if it is an error.
 func (e *PanicError) Unwrap() error {
@@ -121,9 +121,8 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 			c.depart(t, []*flight[V]{f}, load, o)
 		} else {
 			t.cancel()
-			c.tell(ctx, Event{Kind: EventJoin, Key: key, Consumed: unknown})
 		}
-		if err := c.wait(ctx, f); err != nil {
+		if err := c.wait(ctx, f, !created); err != nil {
 			return Result[V]{}, err
 		}
 		// What another has asked for may have ended before this call began.
@@ -134,9 +133,13 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 	}
 }
 
-// wait waits for f. The error is ctx's, or that the cache was closed.
-func (c *Cache[V]) wait(ctx context.Context, f *flight[V]) error {
+// wait waits for f, which the caller has joined if it has not begun it. The error is ctx's,
+// or that the cache was closed.
+func (c *Cache[V]) wait(ctx context.Context, f *flight[V], joined bool) error {
 	defer c.flights.leave(f)
+	if joined {
+		c.tell(ctx, Event{Kind: EventJoin, Key: f.key, Consumed: unknown})
+	}
 	if tripOf(ctx).within(f.trip) {
 		return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
 	}
@@ -456,14 +459,23 @@ func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, l
 	return answers, err
 }
 
-// encode is Codec.Encode for what was loaded: it makes a panic an error, of that key alone.
+// encode is Codec.Encode for what was loaded: a panic is an error of that key alone.
 func (c *Cache[V]) encode(value V) (data []byte, err error) {
+	err = recovered(func() (err error) {
+		data, err = c.options.Codec.Encode(value)
+		return err
+	})
+	return data, err
+}
+
+// recovered returns the error of f, and makes a panic one.
+func recovered(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &PanicError{r, debug.Stack()}
 		}
 	}()
-	return c.options.Codec.Encode(value)
+	return f()
 }
 
 // forget is that the loader has found nothing. The entry that L2 may have is deleted there;
