@@ -200,8 +200,7 @@ func (c *Cache[V]) hit(ctx context.Context, key string, it *item[V], now instant
 		}
 	} else {
 		c.tell(ctx, Event{
-			Kind: EventRead, Outcome: OutcomeHit, Tier: TierL1, Key: key,
-			Duration: time.Duration(c.clock.now() - now), TTL: left, Consumed: it.consumed(now),
+			Kind: EventRead, Outcome: OutcomeHit, Tier: TierL1, Key: key, TTL: left, Consumed: it.consumed(now),
 		})
 	}
 	if it.negative {
