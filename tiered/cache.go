@@ -237,7 +237,7 @@ func (c *Cache[V]) serveStale(ctx context.Context, key string, it *item[V]) Resu
 
 // old returns what L1 has of key, fresh or stale, or nil.
 func (c *Cache[V]) old(key string, o call) *item[V] {
-	if it, _ := c.peek(key, o); it != nil && !it.negative {
+	if it, now := c.peek(key, o); it != nil && !it.negative && now < it.stale {
 		return it
 	}
 	return nil
@@ -415,17 +415,20 @@ func (c *Cache[V]) touched(old *item[V], at instant, ttl time.Duration) *item[V]
 	if !c.isFresh(old, at) || old.negative {
 		return nil
 	}
-	it := &item[V]{value: old.value, size: old.size, at: at, ends: at.after(ttl), ttl: ttl, limit: old.limit, epoch: old.epoch}
+	it := &item[V]{
+		value: old.value, size: old.size, at: at, ends: at.after(ttl), last: c.clock.now().after(ttl), ttl: ttl,
+		limit: old.limit, epoch: old.epoch,
+	}
 	c.bound(it)
 	return it
 }
 
 // inDoubt returns old, which may end at another instant now, or nil if there is none.
 func (c *Cache[V]) inDoubt(old *item[V], ends instant) *item[V] {
-	if old == nil || old.negative || old.ends <= ends {
+	if old == nil || old.negative || old.trace || old.ends <= ends {
 		return old
 	}
-	it := &item[V]{value: old.value, size: old.size, at: old.at, ends: ends, limit: old.limit, epoch: old.epoch}
+	it := &item[V]{value: old.value, size: old.size, at: old.at, ends: ends, last: old.last, limit: old.limit, epoch: old.epoch}
 	c.bound(it)
 	return it
 }

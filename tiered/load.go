@@ -186,7 +186,7 @@ func (c *Cache[V]) refreshAhead(ctx context.Context, all []due[V], load asking[V
 			continue
 		}
 		if f := c.flights.begin(d.key, o.mode, t); f != nil {
-			f.newer = d.item.ends
+			f.newer = d.item.last
 			fs = append(fs, f)
 		}
 	}
@@ -283,7 +283,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call) (rest []
 	for _, f := range fs {
 		r := got[f.key]
 		f.inL2 = r.err == nil
-		if r.err == nil && (f.newer == 0 || r.item.ends > f.newer.after(2*c.profile.Resolution)) {
+		if r.err == nil && (f.newer == 0 || c.endsLater(r.item, f.newer)) {
 			f.item, f.tier = r.item, TierL2
 			c.flights.land(f)
 			continue

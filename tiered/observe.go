@@ -86,8 +86,7 @@ type Event struct {
 	TTL time.Duration
 	// Consumed is how much of the TTL that the entry was stored with is gone, from 0 to
 	// 1. It is negative where that TTL is not known, which is so for entries that this
-	// Cache did not store itself, or that L1 had to read again (with Watch these are nearly
-	// all: see Options.NoWatch), and for those without expiry.
+	// Cache did not store itself, or that L1 has lost since, and for those without expiry.
 	Consumed float64
 
 	// Breaker is the state that the circuit breaker has now.

@@ -32,19 +32,18 @@ type Options[V any] struct {
 	// PromoteEvery promotes one L2 hit in so many, chosen at random. Default: 1, all.
 	PromoteEvery int
 	// NoWatch leaves L2's Watch alone, where it has one. Watch tells of this Cache's own
-	// writes, too, and does not say whose they are: L1 drops what was just stored, the next
-	// read asks L2, and a load that is under way when the news of an own Delete comes is not
-	// stored. Where one process alone writes, or MaxL1TTL is bound enough, NoWatch saves
-	// that.
+	// writes, too, and does not say whose they are, nor whether there was another's since:
+	// the first read after a Set asks L2, and a load that is under way when the news of an
+	// own Delete comes is not stored. Where one process alone writes, or MaxL1TTL is bound
+	// enough, NoWatch saves that.
 	NoWatch bool
 
 	// RefreshAhead is the fraction of an entry's TTL, from 0 to 1, after which a
 	// GetOrLoad that L1 answers starts a load in the background. The TTL is the one that
-	// the entry was stored with, if this Cache did that and L1 has had the entry since;
-	// else what it had left when it was promoted. The latter begins anew with each
-	// promotion: where the TTL is much longer than MaxL1TTL, have StaleFor keep the entry
-	// in L1 between them, or the load comes only just before the end. With Watch it is so,
-	// too, for what this Cache has stored: see NoWatch. Default: 0, never.
+	// the entry was stored with, if this Cache did that, else what it had left when it was
+	// first promoted. So that this is known when MaxL1TTL has it read again, L1 keeps the
+	// entry in mind for another MaxL1TTL; of one that is read more rarely, what is left then
+	// counts. Default: 0, never.
 	RefreshAhead float64
 	// NegativeTTL is for how long L1 remembers that a loader found nothing, if the loader
 	// does not say. Default: 0, not at all.

@@ -41,7 +41,7 @@ type Stats struct {
 	DeletesDropped uint64
 	PendingDeletes int // deletes that wait to be sent again; after Close, those that never were
 
-	Entries  int // in L1, stale ones and some that have expired included
+	Entries  int // in L1, those that it may not serve as fresh included
 	Breaker  BreakerState
 	Watching bool // L2 tells of changes now
 }

@@ -71,12 +71,14 @@ func (c *Cache[V]) stored(w *write[V], at instant, epoch uint64, o call) {
 		ttl := c.storedTTL(w.ttl)
 		w.item = c.newItem(w.value, len(w.data), at, ttl, o.l1TTL)
 		w.item.ttl, w.item.epoch = ttl, epoch
-		c.written(w.key, w.gen, func(old *item[V]) *item[V] {
+		if !c.written(w.key, w.gen, func(old *item[V]) *item[V] {
 			if old != nil && old.at > w.item.at {
 				return nil // read since, and perhaps of another process
 			}
 			return w.item
-		})
+		}) {
+			c.leave(w.key, w.item)
+		}
 	}
 	if w.claimed {
 		c.sent(w.key, w.err != nil || o.has(skipL2))
