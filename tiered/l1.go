@@ -175,7 +175,9 @@ func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
 }
 
 // sameEnd reports whether two items may be of one entry, by their ends.
-func (c *Cache[V]) sameEnd(a, b *item[V]) bool { return !c.endsLater(a, b.last) && !c.endsLater(b, a.last) }
+func (c *Cache[V]) sameEnd(a, b *item[V]) bool {
+	return !c.endsLater(a, b.last) && !c.endsLater(b, a.last)
+}
 
 // endsLater reports whether it ends after an instant that was the end of an entry, so that it
 // is of another.
