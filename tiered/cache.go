@@ -295,7 +295,7 @@ func (c *Cache[V]) arrived(ctx context.Context, key string, entry l2cache.Entry,
 	it := c.newItem(value, len(entry.Value), a.at, entry.TTL, a.l1TTL)
 	it.epoch = a.epoch
 	if !a.has(skipL1) {
-		outcome := c.promotion(key, it, a.gen)
+		outcome := c.promotion(key, it, a)
 		c.tell(ctx, Event{Kind: EventPromotion, Outcome: outcome, Key: key, TTL: entry.TTL, Consumed: unknown})
 	}
 	return it, nil
@@ -310,13 +310,17 @@ func (c *Cache[V]) absent(key string, a arrival) {
 	})
 }
 
-func (c *Cache[V]) promotion(key string, it *item[V], gen uint64) Outcome {
+func (c *Cache[V]) promotion(key string, it *item[V], a arrival) Outcome {
+	refreshing := a.has(refresh) // L1 may have an older one that is fresh
 	switch {
-	case c.options.PromoteEvery > 1 && rand.IntN(c.options.PromoteEvery) > 0:
+	case c.options.PromoteEvery > 1 && !refreshing && rand.IntN(c.options.PromoteEvery) > 0:
 		return OutcomeSkipped
 	case c.clock.now() >= it.fresh:
+		if refreshing {
+			c.dropIf(key, func(old *item[V]) bool { return old.at <= it.at })
+		}
 		return OutcomeExpired
-	case c.promote(key, it, gen):
+	case c.promote(key, it, a.gen):
 		return OutcomeStored
 	}
 	return OutcomeOvertaken

@@ -682,3 +682,22 @@ func TestBreakerIsHalfOpenInTime(t *testing.T) {
 		}
 	})
 }
+
+// L2 has bytes that are no value, and the loader finds nothing: L2 loses them.
+func TestCorruptAndNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[int]{NoWatch: noWatch})
+		put(t, l2, "k", "not a number", time.Minute)
+		_, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *int) (tiered.Loaded[int], error) {
+			return tiered.Loaded[int]{}, l2cache.ErrNotFound
+		})
+		if err != l2cache.ErrNotFound {
+			t.Errorf("GetOrLoad: %v, want ErrNotFound", err)
+		}
+		if value, err := l2.Get(ctx, "k"); err != l2cache.ErrNotFound {
+			t.Errorf("L2 has %q, %v", value, err)
+		}
+	})
+}

@@ -166,7 +166,7 @@ func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
 		if old != nil && old.at > it.at {
 			return nil
 		}
-		if old != nil && !old.negative && c.sameEnd(old, it) {
+		if old != nil && old.negative == it.negative && c.sameEnd(old, it) {
 			it.ttl = old.ttl
 			it.refreshAt.Store(old.refreshAt.Load())
 		}

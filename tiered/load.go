@@ -26,8 +26,8 @@ type Loaded[V any] struct {
 // that is there still, for a conditional request; nil if not.
 //
 // The error l2cache.ErrNotFound is that there is no such value: it is what the callers
-// get, and L1 and L2 lose the entry that they may have. Any other error goes to the callers as it is, and so does a
-// panic, as a *PanicError.
+// get, and L1 and L2 lose the entry that they may have, unless L2 could not be asked. Any
+// other error goes to the callers as it is, and so does a panic, as a *PanicError.
 //
 // The ctx has the values of the caller's who began the load. It ends when nobody waits
 // any more, or with Close. A loader may use the Cache, but not close it. If it
@@ -282,7 +282,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call) (rest []
 	got := c.readMany(ctx, "get", keys, o)
 	for _, f := range fs {
 		r := got[f.key]
-		f.inL2 = r.err == nil
+		f.inL2 = r.err == nil || errors.Is(r.err, l2cache.ErrCorrupt)
 		if r.err == nil && (f.newer == 0 || c.endsLater(r.item, f.newer)) {
 			f.item, f.tier = r.item, TierL2
 			c.flights.land(f)

@@ -29,7 +29,8 @@ type Options[V any] struct {
 	// this fraction of it, from 0 to 1, so that processes do not ask L2 at the same
 	// time. Default: 0.
 	Jitter float64
-	// PromoteEvery promotes one L2 hit in so many, chosen at random. Default: 1, all.
+	// PromoteEvery promotes one L2 hit in so many, chosen at random; those of a Refresh
+	// all. Default: 1, all.
 	PromoteEvery int
 	// NoWatch leaves L2's Watch alone, where it has one. Watch tells of this Cache's own
 	// writes, too, and does not say whose they are, nor whether there was another's since:
@@ -202,7 +203,8 @@ func SkipL2() Option { return Option{mode: skipL2} }
 
 // Refresh has a read ask the next level although an earlier one has the entry: Get and
 // GetMany read L2, GetOrLoad and GetOrLoadMany load. What comes replaces the entry; if the
-// loader finds nothing, the entry is deleted in L2, too.
+// loader finds nothing, the entry is deleted in L2, too; if it wants its value not to be
+// stored, the entry stays.
 //
 // A load that another call with Refresh has begun is joined, and may have seen its source
 // as it was before this call. After a change of the source, Delete the key first.
