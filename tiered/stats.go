@@ -43,7 +43,7 @@ type Stats struct {
 
 	Entries  int // in L1, those that it may not serve as fresh included
 	Breaker  BreakerState
-	Watching bool // L2 tells of changes now
+	Watching bool // L2 is being watched; while it is down that can go on, and ends with a Gap
 }
 
 // Stats returns the counts and the state of the cache. It may be called after Close.
