@@ -802,10 +802,9 @@ func TestRefreshAheadOverASlowNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		l2 := newBackend()
-		n := 0
+		var n atomic.Int32
 		delay := func() { // differs between a request and the next
-			n++
-			time.Sleep(time.Duration(1+n%3*20) * time.Millisecond)
+			time.Sleep(time.Duration(1+n.Add(1)%3*20) * time.Millisecond)
 		}
 		l2.setBefore(func(context.Context, string, string) error { delay(); return nil })
 		l2.setAfter(func(string, string) { delay() })

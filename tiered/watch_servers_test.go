@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,6 +165,58 @@ func TestRestartUnderAWatch(t *testing.T) {
 			until(t, "v1 in L1", func() bool { r, err := cache.Get(ctx, "k"); return err == nil && r.Tier == tiered.TierL1 })
 			put(t, l2, "k", "v2", time.Hour)
 			until(t, "v2", func() bool { r, err := cache.Get(ctx, "k"); return err == nil && string(r.Value) == "v2" })
+		})
+	}
+}
+
+// In a bubble no test of this package leaves a goroutine; here is the same where L2 has
+// goroutines of its own. Other tests have none meanwhile: this one is not parallel.
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	running := func() (stacks []string) {
+		buf := make([]byte, 1<<20)
+		for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(stack, "/tiered.(*Cache[") || strings.Contains(stack, "/otter/") {
+				stacks = append(stacks, stack)
+			}
+		}
+		return stacks
+	}
+	for _, name := range []string{"redis", "nats", "bolt"} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			cache, err := tiered.New(open(t, name), &tiered.Options[[]byte]{RefreshAhead: 0.01, MaxL1TTL: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			untilWatching(t, cache)
+			loading := make(chan struct{})
+			begun := sync.OnceFunc(func() { close(loading) })
+			hang := func(ctx context.Context, _ string, _ *[]byte) (tiered.Loaded[[]byte], error) {
+				begun()
+				<-ctx.Done()
+				return tiered.Loaded[[]byte]{}, ctx.Err()
+			}
+			if err := cache.Set(ctx, "ahead", []byte("v"), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "a load ahead", func() bool {
+				if _, err := cache.GetOrLoad(ctx, "ahead", hang); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-loading:
+					return true
+				default:
+					return false
+				}
+			})
+			if len(running()) < 2 { // the watch and the load
+				t.Errorf("%d goroutines before Close: the test sees too little", len(running()))
+			}
+			if err := cache.Close(); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "no goroutine", func() bool { return len(running()) == 0 })
 		})
 	}
 }
