@@ -36,7 +36,9 @@ var urls = map[string]func(t testing.TB) string{
 	"redis": func(t testing.TB) string {
 		return "redis://" + redisServer(t).Addr + "?op_timeout=30s&prefix=" + space(t) + "/"
 	},
-	"memcached": func(t testing.TB) string { return "memcached://" + memcachedServer(t).Addr + "?op_timeout=30s&prefix=" + space(t) + "/" },
+	"memcached": func(t testing.TB) string {
+		return "memcached://" + memcachedServer(t).Addr + "?op_timeout=30s&prefix=" + space(t) + "/"
+	},
 	"nats": func(t testing.TB) string {
 		return "nats://" + natsServer(t).Addr + "/" + space(t) + "?op_timeout=30s"
 	},
