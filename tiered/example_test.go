@@ -60,7 +60,7 @@ func ExampleLoader() {
 		return
 	}
 	defer l2.Close()
-	cache, err := tiered.New(l2, &tiered.Options[User]{StaleFor: time.Hour})
+	cache, err := tiered.New(l2, &tiered.Options[User]{StaleFor: time.Hour, NoWatch: true})
 	if err != nil {
 		fmt.Println(err)
 		return

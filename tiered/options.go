@@ -53,7 +53,9 @@ type Options[V any] struct {
 	// OnFailure says what becomes of a read when L2 cannot answer. Default: Load.
 	OnFailure Failure
 	// StaleFor is for how long L1 keeps an entry after it may no longer be served as
-	// fresh, for the loader and for ServeStale. Default: 0.
+	// fresh, for the loader and for ServeStale. One that Watch tells of, and be it for this
+	// Cache's own write, is not kept: L1 has it again when it has been read from L2.
+	// Default: 0.
 	StaleFor time.Duration
 
 	// L2Timeout bounds each call of L2. Default: 0, what the adapter has itself
