@@ -200,8 +200,7 @@ func (c *Cache[V]) hit(ctx context.Context, key string, it *item[V], now instant
 		}
 	} else {
 		c.tell(ctx, Event{
-			Kind: EventRead, Outcome: OutcomeHit, Tier: TierL1, Key: key,
-			Duration: time.Duration(c.clock.now() - now), TTL: left, Consumed: it.consumed(now),
+			Kind: EventRead, Outcome: OutcomeHit, Tier: TierL1, Key: key, TTL: left, Consumed: it.consumed(now),
 		})
 	}
 	if it.negative {
@@ -238,7 +237,7 @@ func (c *Cache[V]) serveStale(ctx context.Context, key string, it *item[V]) Resu
 
 // old returns what L1 has of key, fresh or stale, or nil.
 func (c *Cache[V]) old(key string, o call) *item[V] {
-	if it, _ := c.peek(key, o); it != nil && !it.negative {
+	if it, now := c.peek(key, o); it != nil && !it.negative && now < it.stale {
 		return it
 	}
 	return nil
@@ -296,7 +295,7 @@ func (c *Cache[V]) arrived(ctx context.Context, key string, entry l2cache.Entry,
 	it := c.newItem(value, len(entry.Value), a.at, entry.TTL, a.l1TTL)
 	it.epoch = a.epoch
 	if !a.has(skipL1) {
-		outcome := c.promotion(key, it, a.gen)
+		outcome := c.promotion(key, it, a)
 		c.tell(ctx, Event{Kind: EventPromotion, Outcome: outcome, Key: key, TTL: entry.TTL, Consumed: unknown})
 	}
 	return it, nil
@@ -311,13 +310,17 @@ func (c *Cache[V]) absent(key string, a arrival) {
 	})
 }
 
-func (c *Cache[V]) promotion(key string, it *item[V], gen uint64) Outcome {
+func (c *Cache[V]) promotion(key string, it *item[V], a arrival) Outcome {
+	refreshing := a.has(refresh) // L1 may have an older one that is fresh
 	switch {
-	case c.options.PromoteEvery > 1 && rand.IntN(c.options.PromoteEvery) > 0:
+	case c.options.PromoteEvery > 1 && !refreshing && rand.IntN(c.options.PromoteEvery) > 0:
 		return OutcomeSkipped
 	case c.clock.now() >= it.fresh:
+		if refreshing {
+			c.dropIf(key, func(old *item[V]) bool { return old.at <= it.at })
+		}
 		return OutcomeExpired
-	case c.promote(key, it, gen):
+	case c.promote(key, it, a.gen):
 		return OutcomeStored
 	}
 	return OutcomeOvertaken
@@ -380,7 +383,7 @@ func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error
 // L1 keeps the entry, with the new end, for what is left of its MaxL1TTL. If L2 fails and
 // may have the new end or the old one, L1 keeps the entry until the earlier of the two.
 // With Watch the news of it drops the entry: see Options.NoWatch.
-func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) error {
+func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) (err error) {
 	if err := c.preflight(ctx, "touch", key); err != nil {
 		return err
 	}
@@ -389,21 +392,26 @@ func (c *Cache[V]) Touch(ctx context.Context, key string, ttl time.Duration) err
 	}
 	gen := c.generations.of(key).Load()
 	at := c.clock.now()
-	err := c.ask(ctx, "touch", key, func(ctx context.Context) error { return l2cache.Touch(ctx, c.l2, key, ttl) })
-	ttl = c.storedTTL(ttl)
+	err = errInDoubt
+	defer func() { c.touchEnds(key, gen, at, c.storedTTL(ttl), err) }()
+	err = c.ask(ctx, "touch", key, func(ctx context.Context) error { return l2cache.Touch(ctx, c.l2, key, ttl) })
+	return err
+}
+
+// touchEnds does in L1 what follows from how a Touch of L2 has ended, that began at at.
+func (c *Cache[V]) touchEnds(key string, gen uint64, at instant, ttl time.Duration, err error) {
 	switch {
 	case err == nil:
 		c.written(key, gen, func(old *item[V]) *item[V] { return c.touched(old, at, ttl) })
 	case errors.Is(err, l2cache.ErrNotFound):
 		c.drop(key)
-		return err
+		return
 	case !isTransient(err), errors.Is(err, ErrBreakerOpen):
-		return err // nothing has changed
+		return // nothing has changed
 	default:
 		c.written(key, gen, func(old *item[V]) *item[V] { return c.inDoubt(old, at.after(ttl)) })
 	}
 	c.flights.passed(key) // what they have read may have the old end
-	return err
 }
 
 // touched returns old with a new end, or nil if L1 may not serve it.
@@ -411,17 +419,20 @@ func (c *Cache[V]) touched(old *item[V], at instant, ttl time.Duration) *item[V]
 	if !c.isFresh(old, at) || old.negative {
 		return nil
 	}
-	it := &item[V]{value: old.value, size: old.size, at: at, ends: at.after(ttl), ttl: ttl, limit: old.limit, epoch: old.epoch}
+	it := &item[V]{
+		value: old.value, size: old.size, at: at, ends: at.after(ttl), last: c.clock.now().after(ttl), ttl: ttl,
+		limit: old.limit, epoch: old.epoch,
+	}
 	c.bound(it)
 	return it
 }
 
 // inDoubt returns old, which may end at another instant now, or nil if there is none.
 func (c *Cache[V]) inDoubt(old *item[V], ends instant) *item[V] {
-	if old == nil || old.negative || old.ends <= ends {
+	if old == nil || old.negative || old.trace || old.ends <= ends {
 		return old
 	}
-	it := &item[V]{value: old.value, size: old.size, at: old.at, ends: ends, limit: old.limit, epoch: old.epoch}
+	it := &item[V]{value: old.value, size: old.size, at: old.at, ends: ends, last: old.last, limit: old.limit, epoch: old.epoch}
 	c.bound(it)
 	return it
 }

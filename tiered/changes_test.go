@@ -29,6 +29,8 @@ func TestOwnChangesAreSeen(t *testing.T) {
 		{"negative", true, tiered.Options[int64]{NoWatch: true, NegativeTTL: 5 * time.Millisecond}},
 		{"refresh ahead", true, tiered.Options[int64]{NoWatch: true, RefreshAhead: 0.3}},
 		{"watch", true, tiered.Options[int64]{RefreshAhead: 0.3}},
+		{"stale", true, tiered.Options[int64]{NoWatch: true, OnFailure: tiered.ServeStale, StaleFor: 20 * time.Millisecond, PromoteEvery: 2}},
+		{"watch, stale", true, tiered.Options[int64]{RefreshAhead: 0.3, OnFailure: tiered.ServeStale, StaleFor: 20 * time.Millisecond}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for seed := range uint64(3) {
@@ -112,7 +114,7 @@ func ownChanges(t *testing.T, seed uint64, failing bool, o *tiered.Options[int64
 					var r tiered.Result[int64]
 					var err error
 					what := "Get"
-					switch pick(5) {
+					switch pick(6) {
 					case 0:
 						what = "GetOrLoad"
 						r, err = cache.GetOrLoad(ctx, key, load)
@@ -124,6 +126,9 @@ func ownChanges(t *testing.T, seed uint64, failing bool, o *tiered.Options[int64
 						var many map[string]tiered.Result[int64]
 						many, err = cache.GetMany(ctx, []string{key, "other"})
 						r = many[key]
+					case 3:
+						what = "Get with Refresh"
+						r, err = cache.Get(ctx, key, tiered.Refresh())
 					default:
 						r, err = cache.Get(ctx, key)
 					}

@@ -2,6 +2,7 @@ package tiered
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,37 +116,47 @@ func (d *deletes) add(key string, limit int) (ok, start bool) {
 	return true, start
 }
 
+// errInDoubt is how a call of L2 has ended that has panicked.
+var errInDoubt = errors.New("tiered: panic in a call of L2")
+
 // remove deletes key from L2 and from L1. If that fails because of L2, the delete is queued
 // before L1 lets go of the key, or a read in between would put it there again.
-func (c *Cache[V]) remove(ctx context.Context, op, key string) error {
+func (c *Cache[V]) remove(ctx context.Context, op, key string) (err error) {
 	claimed, err := c.deletes.claim(ctx, key)
 	if err != nil {
 		err = l2cache.NewError(ctx, c.l2.Name(), op, key, nil, err)
-	} else {
-		err = c.ask(ctx, op, key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })
+		c.removed(ctx, key, claimed, err)
+		return err
 	}
-	if !claimed && isTransient(err) {
-		c.resendLater(ctx, key)
-	}
+	err = errInDoubt
+	defer func() { c.removed(ctx, key, claimed, err) }()
+	err = c.ask(ctx, op, key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })
+	return err
+}
+
+// removed ends a remove.
+func (c *Cache[V]) removed(ctx context.Context, key string, claimed bool, err error) {
+	dropped := !claimed && isTransient(err) && !c.resendLater(key)
 	c.drop(key)
 	if claimed {
 		c.sent(key, isTransient(err))
 	}
-	return err
-}
-
-// resendLater queues the delete of key, which has failed because of L2.
-func (c *Cache[V]) resendLater(ctx context.Context, key string) {
-	if c.options.MaxPendingDeletes < 0 {
-		return
-	}
-	ok, start := c.deletes.add(key, c.options.MaxPendingDeletes)
-	if !ok {
+	if dropped {
 		c.tell(ctx, Event{Kind: EventResend, Outcome: OutcomeDropped, Key: key, Consumed: unknown})
 	}
+}
+
+// resendLater queues the delete of key, which has failed because of L2. It reports whether
+// there was room.
+func (c *Cache[V]) resendLater(key string) bool {
+	if c.options.MaxPendingDeletes < 0 {
+		return true
+	}
+	ok, start := c.deletes.add(key, c.options.MaxPendingDeletes)
 	if start {
 		c.spawn(c.resend)
 	}
+	return ok
 }
 
 // resend sends the queued deletes until there is none.
@@ -155,7 +166,9 @@ func (c *Cache[V]) resend() {
 		if keys == nil {
 			return
 		}
-		failed := byKey(c.ask(c.ctx, "deletemany", "", func(ctx context.Context) error { return l2cache.DeleteMany(ctx, c.l2, keys) }))
+		failed := byKey(c.ask(c.ctx, "deletemany", "", func(ctx context.Context) error {
+			return recovered(func() error { return l2cache.DeleteMany(ctx, c.l2, keys) })
+		}))
 		next := minResendWait
 		for _, key := range keys {
 			err := failed(key)
@@ -188,7 +201,7 @@ func (c *Cache[V]) resent(ctx context.Context, key string, err error) {
 
 // settle sends the delete of key now, if it is queued: nobody here is to read what was
 // deleted here.
-func (c *Cache[V]) settle(ctx context.Context, op, key string) error {
+func (c *Cache[V]) settle(ctx context.Context, op, key string) (err error) {
 	claimed, err := c.deletes.claim(ctx, key)
 	if err != nil {
 		return l2cache.NewError(ctx, c.l2.Name(), op, key, nil, err)
@@ -196,7 +209,8 @@ func (c *Cache[V]) settle(ctx context.Context, op, key string) error {
 	if !claimed {
 		return nil
 	}
+	err = errInDoubt
+	defer func() { c.resent(ctx, key, err) }()
 	err = c.ask(ctx, op, key, func(ctx context.Context) error { return c.l2.Delete(ctx, key) })
-	c.resent(ctx, key, err)
 	return err
 }

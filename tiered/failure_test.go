@@ -107,6 +107,42 @@ func TestStaleHasABound(t *testing.T) {
 	})
 }
 
+// What RefreshAhead has L1 keep in mind is not served, nor given to a loader.
+func TestStaleIsNoLongerForRefreshAhead(t *testing.T) {
+	for _, staleFor := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := t.Context()
+			l2 := newBackend()
+			o := &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.9, MaxL1TTL: 10 * time.Second, StaleFor: staleFor, BreakerFailures: -1}
+			if staleFor > 0 {
+				o.OnFailure = tiered.ServeStale
+			}
+			cache := newCache(t, l2, o)
+			if err := cache.Set(ctx, "k", []byte("v"), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10*time.Second + staleFor)
+			l2.down()
+			r, err := cache.Get(ctx, "k")
+			if err == nil {
+				t.Errorf("StaleFor %v: Get = %+v", staleFor, r)
+			}
+			_, err = cache.GetOrLoad(ctx, "k", func(_ context.Context, _ string, stale *[]byte) (tiered.Loaded[[]byte], error) {
+				if stale != nil {
+					t.Errorf("StaleFor %v: the loader gets %q", staleFor, *stale)
+				}
+				return tiered.Loaded[[]byte]{}, nil
+			})
+			if err != nil {
+				t.Errorf("GetOrLoad: %v", err)
+			}
+			if n := cache.Stats().Entries; n != 1 {
+				t.Errorf("L1 has %d entries, want the one that it keeps in mind", n)
+			}
+		})
+	}
+}
+
 func TestStaleWhenTheLoaderFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch, OnFailure: tiered.ServeStale, StaleFor: time.Minute})
@@ -679,6 +715,25 @@ func TestBreakerIsHalfOpenInTime(t *testing.T) {
 				t.Errorf("the breaker is %v, want %v", got, want)
 			}
 			time.Sleep(time.Second + 1)
+		}
+	})
+}
+
+// L2 has bytes that are no value, and the loader finds nothing: L2 loses them.
+func TestCorruptAndNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[int]{NoWatch: noWatch})
+		put(t, l2, "k", "not a number", time.Minute)
+		_, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *int) (tiered.Loaded[int], error) {
+			return tiered.Loaded[int]{}, l2cache.ErrNotFound
+		})
+		if err != l2cache.ErrNotFound {
+			t.Errorf("GetOrLoad: %v, want ErrNotFound", err)
+		}
+		if value, err := l2.Get(ctx, "k"); err != l2cache.ErrNotFound {
+			t.Errorf("L2 has %q, %v", value, err)
 		}
 	})
 }

@@ -48,24 +48,38 @@ func (c clock) now() instant { return instant(c.NowNano()) }
 type item[V any] struct {
 	value    V
 	negative bool // a loader found nothing
+	trace    bool // of an item that may have changed in L2: it answers nobody
 
 	at    instant       // when it was asked for, or stored
-	ends  instant       // when the entry ends in L2
+	ends  instant       // when the entry ends in L2, at the earliest
+	last  instant       // at the latest
 	ttl   time.Duration // that it was stored with; zero if not known
 	limit instant       // MaxL1TTL after at
 	fresh instant       // until when L1 serves it: ends or limit, or earlier by jitter
-	keep  instant       // until when L1 has it, stale from fresh on
+	stale instant       // until when it may stand in for an answer that fails
+	keep  instant       // until when L1 has it
 	epoch uint64        // see Cache.epoch
 	size  int           // of the encoded value
 
 	refreshAt atomic.Int64 // the instant from which on a GetOrLoad starts a load
 }
 
-// newItem returns the item of an entry that ends ttl after at.
+// newItem returns the item of an entry that has ttl left at some instant since at.
 func (c *Cache[V]) newItem(value V, size int, at instant, ttl, l1TTL time.Duration) *item[V] {
-	it := &item[V]{value: value, size: size, at: at, ends: at.after(ttl), limit: at.after(l1TTL), epoch: c.epoch.Load()}
+	it := &item[V]{
+		value: value, size: size, at: at, ends: at.after(ttl), last: c.clock.now().after(ttl),
+		limit: at.after(l1TTL), epoch: c.epoch.Load(),
+	}
 	c.bound(it)
 	return it
+}
+
+// traceOf returns what is left of it when it may have changed in L2: what is known of its
+// TTL, for when L2 has the same entry still.
+func traceOf[V any](it *item[V]) *item[V] {
+	t := &item[V]{trace: true, at: it.at, ends: it.ends, last: it.last, ttl: it.ttl, keep: it.keep}
+	t.refreshAt.Store(it.refreshAt.Load())
+	return t
 }
 
 // bound sets what follows from at, ends and limit.
@@ -74,10 +88,13 @@ func (c *Cache[V]) bound(it *item[V]) {
 	if c.options.Jitter > 0 && it.fresh != never {
 		it.fresh -= instant(c.options.Jitter * rand.Float64() * float64(it.fresh-it.at))
 	}
-	it.keep = it.fresh.after(c.options.StaleFor)
+	it.stale = it.fresh.after(c.options.StaleFor)
+	it.keep = it.stale
 	it.refreshAt.Store(int64(never))
 	if f := c.options.RefreshAhead; f > 0 && it.ends != never {
 		it.refreshAt.Store(int64(it.at + instant(f*float64(it.ends-it.at))))
+		// The next promotion goes by that.
+		it.keep = max(it.keep, min(it.ends, it.fresh.after(c.options.MaxL1TTL)))
 	}
 }
 
@@ -149,7 +166,7 @@ func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
 		if old != nil && old.at > it.at {
 			return nil
 		}
-		if old != nil && !old.negative && c.sameEnd(old, it) {
+		if old != nil && old.negative == it.negative && c.sameEnd(old, it) {
 			it.ttl = old.ttl
 			it.refreshAt.Store(old.refreshAt.Load())
 		}
@@ -157,10 +174,15 @@ func (c *Cache[V]) promote(key string, it *item[V], gen uint64) bool {
 	})
 }
 
-// sameEnd reports whether two items end as what was read twice of one entry does.
+// sameEnd reports whether two items may be of one entry, by their ends.
 func (c *Cache[V]) sameEnd(a, b *item[V]) bool {
-	first, last := min(a.ends, b.ends), max(a.ends, b.ends)
-	return last <= first.after(2*c.profile.Resolution)
+	return !c.endsLater(a, b.last) && !c.endsLater(b, a.last)
+}
+
+// endsLater reports whether it ends after an instant that was the end of an entry, so that it
+// is of another.
+func (c *Cache[V]) endsLater(it *item[V], end instant) bool {
+	return it.ends > end.after(2*c.profile.Resolution)
 }
 
 // putIf replaces what L1 has under key, nil if nothing, by what f returns, unless the
@@ -187,6 +209,31 @@ func (c *Cache[V]) drop(key string) {
 	c.l1.Invalidate(key)
 }
 
+// doubt takes key out of L1, as drop does, but leaves a trace of what this Cache has stored:
+// it may be that alone which L2 tells of.
+func (c *Cache[V]) doubt(key string) {
+	c.generations.of(key).Add(1)
+	c.l1.Compute(key, func(old *item[V], found bool) (*item[V], otter.ComputeOp) {
+		switch {
+		case !found || old.trace:
+			return nil, otter.CancelOp
+		case old.ttl == 0:
+			return nil, otter.InvalidateOp
+		}
+		return traceOf(old), otter.WriteOp
+	})
+}
+
+// leave leaves a trace of it, if L1 has nothing of key.
+func (c *Cache[V]) leave(key string, it *item[V]) {
+	c.l1.Compute(key, func(_ *item[V], found bool) (*item[V], otter.ComputeOp) {
+		if found || c.closed.Load() {
+			return nil, otter.CancelOp
+		}
+		return traceOf(it), otter.WriteOp
+	})
+}
+
 // dropIf takes key out of L1 if f says so of what is there.
 func (c *Cache[V]) dropIf(key string, f func(old *item[V]) bool) {
 	c.l1.Compute(key, func(old *item[V], found bool) (*item[V], otter.ComputeOp) {
@@ -200,8 +247,10 @@ func (c *Cache[V]) dropIf(key string, f func(old *item[V]) bool) {
 // written ends a change of key in L2 that began at generation gen. With f, L1 has what f
 // makes of the old item from now on, if no other change of the key overlapped: L2's
 // order of the two is not known, and L1 has neither then.
-func (c *Cache[V]) written(key string, gen uint64, f func(old *item[V]) *item[V]) {
-	if f == nil || !c.generations.of(key).CompareAndSwap(gen, gen+1) || !c.putIf(key, gen+1, f) {
+func (c *Cache[V]) written(key string, gen uint64, f func(old *item[V]) *item[V]) (ok bool) {
+	ok = f != nil && c.generations.of(key).CompareAndSwap(gen, gen+1) && c.putIf(key, gen+1, f)
+	if !ok {
 		c.drop(key)
 	}
+	return ok
 }

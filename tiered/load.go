@@ -26,8 +26,8 @@ type Loaded[V any] struct {
 // that is there still, for a conditional request; nil if not.
 //
 // The error l2cache.ErrNotFound is that there is no such value: it is what the callers
-// get, and L1 and L2 lose the entry that they may have. Any other error goes to the callers as it is, and so does a
-// panic, as a *PanicError.
+// get, and L1 and L2 lose the entry that they may have, unless L2 could not be asked. Any
+// other error goes to the callers as it is, and so does a panic, as a *PanicError.
 //
 // The ctx has the values of the caller's who began the load. It ends when nobody waits
 // any more, or with Close. A loader may use the Cache, but not close it. If it
@@ -41,15 +41,15 @@ type Loader[V any] func(ctx context.Context, key string, stale *V) (Loaded[V], e
 // value. Any other error is that of all keys. Stale has what L1 had.
 type ManyLoader[V any] func(ctx context.Context, keys []string, stale map[string]V) (map[string]Loaded[V], error)
 
-// A PanicError is what a loader, or something else that a load has called, has panicked
-// with. It goes to all who wait for the load.
+// A PanicError is what a loader, or something else that the Cache has called in a goroutine
+// of its own, has panicked with. It goes to all who wait for the load.
 type PanicError struct {
 	Value any
 	Stack []byte // of the load's goroutine
 }
 
 // Error has the value, but not the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("tiered: panic in a load: %v", e.Value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("tiered: panic: %v", e.Value) }
 
 // Unwrap returns the value, if it is an error.
 func (e *PanicError) Unwrap() error {
@@ -121,9 +121,8 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 			c.depart(t, []*flight[V]{f}, load, o)
 		} else {
 			t.cancel()
-			c.tell(ctx, Event{Kind: EventJoin, Key: key, Consumed: unknown})
 		}
-		if err := c.wait(ctx, f); err != nil {
+		if err := c.wait(ctx, f, !created); err != nil {
 			return Result[V]{}, err
 		}
 		// What another has asked for may have ended before this call began.
@@ -134,9 +133,13 @@ func (c *Cache[V]) await(ctx context.Context, key string, load asking[V], o call
 	}
 }
 
-// wait waits for f. The error is ctx's, or that the cache was closed.
-func (c *Cache[V]) wait(ctx context.Context, f *flight[V]) error {
+// wait waits for f, which the caller has joined if it has not begun it. The error is ctx's,
+// or that the cache was closed.
+func (c *Cache[V]) wait(ctx context.Context, f *flight[V], joined bool) error {
 	defer c.flights.leave(f)
+	if joined {
+		c.tell(ctx, Event{Kind: EventJoin, Key: f.key, Consumed: unknown})
+	}
 	if tripOf(ctx).within(f.trip) {
 		return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
 	}
@@ -183,7 +186,7 @@ func (c *Cache[V]) refreshAhead(ctx context.Context, all []due[V], load asking[V
 			continue
 		}
 		if f := c.flights.begin(d.key, o.mode, t); f != nil {
-			f.newer = d.item.ends
+			f.newer = d.item.last
 			fs = append(fs, f)
 		}
 	}
@@ -279,8 +282,8 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call) (rest []
 	got := c.readMany(ctx, "get", keys, o)
 	for _, f := range fs {
 		r := got[f.key]
-		f.inL2 = r.err == nil
-		if r.err == nil && (f.newer == 0 || r.item.ends > f.newer.after(2*c.profile.Resolution)) {
+		f.inL2 = r.err == nil || errors.Is(r.err, l2cache.ErrCorrupt)
+		if r.err == nil && (f.newer == 0 || c.endsLater(r.item, f.newer)) {
 			f.item, f.tier = r.item, TierL2
 			c.flights.land(f)
 			continue
@@ -456,14 +459,23 @@ func callLoader[V any](ctx context.Context, keys []string, stale map[string]V, l
 	return answers, err
 }
 
-// encode is Codec.Encode for what was loaded: it makes a panic an error, of that key alone.
+// encode is Codec.Encode for what was loaded: a panic is an error of that key alone.
 func (c *Cache[V]) encode(value V) (data []byte, err error) {
+	err = recovered(func() (err error) {
+		data, err = c.options.Codec.Encode(value)
+		return err
+	})
+	return data, err
+}
+
+// recovered returns the error of f, and makes a panic one.
+func recovered(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &PanicError{r, debug.Stack()}
 		}
 	}()
-	return c.options.Codec.Encode(value)
+	return f()
 }
 
 // forget is that the loader has found nothing. The entry that L2 may have is deleted there;

@@ -753,34 +753,85 @@ func TestRefreshAheadAsksForItsOwnKey(t *testing.T) {
 	})
 }
 
-// Where the TTL is longer than MaxL1TTL, StaleFor keeps what is known of it in L1.
+// Where the TTL is longer than MaxL1TTL, L1 keeps in mind what the entry had left at first.
 func TestRefreshAheadOfALongTTL(t *testing.T) {
+	for name, store := range map[string]func(context.Context, *tiered.Cache[[]byte], l2cache.L2CacheBackend) error{
+		"own": func(ctx context.Context, cache *tiered.Cache[[]byte], _ l2cache.L2CacheBackend) error {
+			return cache.Set(ctx, "k", []byte("old"), time.Minute)
+		},
+		"theirs": func(ctx context.Context, cache *tiered.Cache[[]byte], l2 l2cache.L2CacheBackend) error {
+			err := l2.Set(ctx, "k", []byte("old"), time.Minute)
+			cache.Get(ctx, "k")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Second})
+				if err := store(ctx, cache, l2); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				var first time.Duration
+				for first == 0 && time.Since(began) < time.Minute {
+					time.Sleep(400 * time.Millisecond)
+					r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
+						first = time.Since(began)
+						return tiered.Loaded[[]byte]{Value: []byte("new"), TTL: time.Minute}, nil
+					})
+					if err != nil || string(r.Value) != "old" {
+						t.Fatalf("GetOrLoad = %q, %v", r.Value, err)
+					}
+					synctest.Wait()
+				}
+				if first < 30*time.Second || first > 31*time.Second {
+					t.Errorf("the first load began after %v, want 30s to 31s", first)
+				}
+				r, err := cache.Get(ctx, "k")
+				wantLoaded(t, r, err, "new", tiered.TierL1)
+			})
+		})
+	}
+}
+
+// An answer takes its time, each another: what L2 then says of when an entry ends is no
+// other entry's end.
+func TestRefreshAheadOverASlowNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
-		cache := newCache(t, newBackend(), &tiered.Options[[]byte]{
-			NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Second, StaleFor: time.Second,
-		})
-		if err := cache.Set(ctx, "k", []byte("old"), time.Minute); err != nil {
+		l2 := newBackend()
+		var n atomic.Int32
+		delay := func() { // differs between a request and the next
+			time.Sleep(time.Duration(1+n.Add(1)%3*20) * time.Millisecond)
+		}
+		l2.setBefore(func(context.Context, string, string) error { delay(); return nil })
+		l2.setAfter(func(string, string) { delay() })
+		cache := newCache(t, l2, &tiered.Options[[]byte]{NoWatch: noWatch, RefreshAhead: 0.5, MaxL1TTL: time.Second})
+		if err := cache.Set(ctx, "k", []byte("old"), 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		var first time.Duration
-		for first == 0 && time.Since(began) < time.Minute {
-			time.Sleep(400 * time.Millisecond)
-			r, err := cache.GetOrLoad(ctx, "k", func(context.Context, string, *[]byte) (tiered.Loaded[[]byte], error) {
-				first = time.Since(began)
-				return tiered.Loaded[[]byte]{Value: []byte("new"), TTL: time.Minute}, nil
-			})
-			if err != nil || string(r.Value) != "old" {
-				t.Fatalf("GetOrLoad = %q, %v", r.Value, err)
+		var calls atomic.Int32
+		for time.Since(began) < 8*time.Second {
+			r, err := cache.GetOrLoad(ctx, "k", loaded("new", 10*time.Second, &calls))
+			if err != nil || r.Stale {
+				t.Errorf("GetOrLoad = %+v, %v", r, err)
 			}
+			if want := time.Since(began) > 5*time.Second; (calls.Load() > 0) != want && time.Since(began).Round(100*time.Millisecond) != 5*time.Second {
+				t.Fatalf("after %v of 10 s there were %d loads", time.Since(began), calls.Load())
+			}
+			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
-		if first < 30*time.Second || first > 31*time.Second {
-			t.Errorf("the first load began after %v, want 30s to 31s", first)
+		if calls.Load() != 1 {
+			t.Errorf("%d loads, want 1", calls.Load())
 		}
 		r, err := cache.Get(ctx, "k")
-		wantLoaded(t, r, err, "new", tiered.TierL1)
+		if err != nil || string(r.Value) != "new" {
+			t.Errorf("Get = %q, %v; want new", r.Value, err)
+		}
 	})
 }
 

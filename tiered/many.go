@@ -53,8 +53,6 @@ func (c *Cache[V]) GetOrLoadMany(ctx context.Context, keys []string, load ManyLo
 		all = append(all, f)
 		if created {
 			own = append(own, f)
-		} else {
-			c.tell(ctx, Event{Kind: EventJoin, Key: key, Consumed: unknown})
 		}
 	}
 	if len(own) > 0 {
@@ -65,7 +63,7 @@ func (c *Cache[V]) GetOrLoadMany(ctx context.Context, keys []string, load ManyLo
 	failed := l2cache.KeyErrors{}
 	for _, f := range all {
 		var r Result[V]
-		err := c.wait(ctx, f)
+		err := c.wait(ctx, f, f.trip != t)
 		switch {
 		case err != nil:
 		case f.err == nil && !f.stale && !f.loose && f.item.ends <= began:

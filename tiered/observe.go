@@ -12,9 +12,10 @@ const (
 	// EventRead: one key was looked up in Tier. Outcome is OutcomeHit, OutcomeMiss or
 	// OutcomeError, or in TierL1 OutcomeStale for a stale entry that was served because
 	// L2 or the loader had failed. A read that L1 cannot answer has a second event for
-	// TierL2. Duration is that of the look-up; the keys of one GetMany share the
-	// round trip's. A hit has TTL and Consumed, too; that of a negative entry is a hit of
-	// TierL1, with what is left of that.
+	// TierL2. A hit has TTL, and in TierL1 Consumed; that of a negative entry is a hit of
+	// TierL1, with what is left of that. Duration is that of the read of L2; the keys of one
+	// GetMany share the round trip's. In TierL1 it is zero: to read the clock for it would
+	// take as long as the look-up.
 	EventRead EventKind = iota + 1
 
 	// EventPromotion: an entry that was read from L2 was OutcomeStored in L1, or it was
@@ -85,8 +86,7 @@ type Event struct {
 	TTL time.Duration
 	// Consumed is how much of the TTL that the entry was stored with is gone, from 0 to
 	// 1. It is negative where that TTL is not known, which is so for entries that this
-	// Cache did not store itself, or that L1 had to read again (with Watch these are nearly
-	// all: see Options.NoWatch), and for those without expiry.
+	// Cache did not store itself, or that L1 has lost since, and for those without expiry.
 	Consumed float64
 
 	// Breaker is the state that the circuit breaker has now.

@@ -29,22 +29,22 @@ type Options[V any] struct {
 	// this fraction of it, from 0 to 1, so that processes do not ask L2 at the same
 	// time. Default: 0.
 	Jitter float64
-	// PromoteEvery promotes one L2 hit in so many, chosen at random. Default: 1, all.
+	// PromoteEvery promotes one L2 hit in so many, chosen at random; those of a Refresh
+	// all. Default: 1, all.
 	PromoteEvery int
 	// NoWatch leaves L2's Watch alone, where it has one. Watch tells of this Cache's own
-	// writes, too, and does not say whose they are: L1 drops what was just stored, the next
-	// read asks L2, and a load that is under way when the news of an own Delete comes is not
-	// stored. Where one process alone writes, or MaxL1TTL is bound enough, NoWatch saves
-	// that.
+	// writes, too, and does not say whose they are, nor whether there was another's since:
+	// the first read after a Set asks L2, and a load that is under way when the news of an
+	// own Delete comes is not stored. Where one process alone writes, or MaxL1TTL is bound
+	// enough, NoWatch saves that.
 	NoWatch bool
 
 	// RefreshAhead is the fraction of an entry's TTL, from 0 to 1, after which a
 	// GetOrLoad that L1 answers starts a load in the background. The TTL is the one that
-	// the entry was stored with, if this Cache did that and L1 has had the entry since;
-	// else what it had left when it was promoted. The latter begins anew with each
-	// promotion: where the TTL is much longer than MaxL1TTL, have StaleFor keep the entry
-	// in L1 between them, or the load comes only just before the end. With Watch it is so,
-	// too, for what this Cache has stored: see NoWatch. Default: 0, never.
+	// the entry was stored with, if this Cache did that, else what it had left when it was
+	// first promoted. So that this is known when MaxL1TTL has it read again, L1 keeps the
+	// entry in mind for another MaxL1TTL; of one that is read more rarely, what is left then
+	// counts. Default: 0, never.
 	RefreshAhead float64
 	// NegativeTTL is for how long L1 remembers that a loader found nothing, if the loader
 	// does not say. Default: 0, not at all.
@@ -53,7 +53,9 @@ type Options[V any] struct {
 	// OnFailure says what becomes of a read when L2 cannot answer. Default: Load.
 	OnFailure Failure
 	// StaleFor is for how long L1 keeps an entry after it may no longer be served as
-	// fresh, for the loader and for ServeStale. Default: 0.
+	// fresh, for the loader and for ServeStale. One that Watch tells of, and be it for this
+	// Cache's own write, is not kept: L1 has it again when it has been read from L2.
+	// Default: 0.
 	StaleFor time.Duration
 
 	// L2Timeout bounds each call of L2. Default: 0, what the adapter has itself
@@ -203,7 +205,8 @@ func SkipL2() Option { return Option{mode: skipL2} }
 
 // Refresh has a read ask the next level although an earlier one has the entry: Get and
 // GetMany read L2, GetOrLoad and GetOrLoadMany load. What comes replaces the entry; if the
-// loader finds nothing, the entry is deleted in L2, too.
+// loader finds nothing, the entry is deleted in L2, too; if it wants its value not to be
+// stored, the entry stays.
 //
 // A load that another call with Refresh has begun is joined, and may have seen its source
 // as it was before this call. After a change of the source, Delete the key first.

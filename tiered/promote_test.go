@@ -437,3 +437,46 @@ func TestL1HitAllocatesNothing(t *testing.T) {
 		t.Errorf("an L1 hit makes %v allocations, want 0", n)
 	}
 }
+
+// What a read with Refresh brings replaces what L1 had, also where L1 does not keep it.
+func TestRefreshLeavesNothingOlder(t *testing.T) {
+	for name, test := range map[string]struct {
+		options tiered.Options[[]byte]
+		ttl     time.Duration // of what is in L2 now
+		takes   time.Duration // the read
+	}{
+		"PromoteEvery":           {tiered.Options[[]byte]{PromoteEvery: 1_000_000}, time.Minute, 0},
+		"over when it arrived":   {tiered.Options[[]byte]{}, time.Second, 2 * time.Second},
+		"deleted":                {tiered.Options[[]byte]{}, 0, 0},
+		"L1TTL is less than RTT": {tiered.Options[[]byte]{MaxL1TTL: time.Second}, time.Minute, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				test.options.NoWatch = true
+				cache := newCache(t, l2, &test.options)
+				for _, many := range []bool{false, true} {
+					if err := cache.Set(ctx, "k", []byte("old"), time.Hour); err != nil {
+						t.Fatal(err)
+					}
+					if test.ttl > 0 {
+						put(t, l2, "k", "new", test.ttl)
+					} else if err := l2.Delete(ctx, "k"); err != nil {
+						t.Fatal(err)
+					}
+					l2.setAfter(func(op, _ string) { time.Sleep(test.takes) })
+					if many {
+						cache.GetMany(ctx, []string{"k", "other"}, tiered.Refresh())
+					} else {
+						cache.Get(ctx, "k", tiered.Refresh())
+					}
+					l2.setAfter(nil)
+					if r, err := cache.Get(ctx, "k"); string(r.Value) == "old" {
+						t.Errorf("Get after Refresh = %q from %v, %v; L1 must not have that any more", r.Value, r.Tier, err)
+					}
+				}
+			})
+		})
+	}
+}

@@ -41,9 +41,9 @@ type Stats struct {
 	DeletesDropped uint64
 	PendingDeletes int // deletes that wait to be sent again; after Close, those that never were
 
-	Entries  int // in L1, stale ones and some that have expired included
+	Entries  int // in L1, those that it may not serve as fresh included
 	Breaker  BreakerState
-	Watching bool // L2 tells of changes now
+	Watching bool // L2 is being watched; while it is down that can go on, and ends with a Gap
 }
 
 // Stats returns the counts and the state of the cache. It may be called after Close.

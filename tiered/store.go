@@ -39,7 +39,7 @@ type write[V any] struct {
 // store writes entries to L2, in one call, and then to L1, and returns how each has
 // failed. No two calls have a key in common, which mayStore and overtake see to; so they do
 // not wait for each other's claims.
-func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []error {
+func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) (errs []error) {
 	var send []*write[V]
 	for _, w := range writes {
 		if w.claimed, w.err = c.deletes.claim(ctx, w.key); w.err != nil {
@@ -50,34 +50,46 @@ func (c *Cache[V]) store(ctx context.Context, writes []*write[V], o call) []erro
 		send = append(send, w)
 	}
 	epoch, at := c.epoch.Load(), c.clock.now()
+	errs = make([]error, len(writes))
+	defer func() { // if send panics, too
+		for i, w := range writes {
+			c.stored(w, at, epoch, o)
+			errs[i] = w.err
+		}
+	}()
 	if !o.has(skipL2) {
 		c.send(ctx, send)
-	}
-	errs := make([]error, len(writes))
-	for i, w := range writes {
-		if w.err != nil || o.has(skipL1) {
-			c.written(w.key, w.gen, nil)
-		} else {
-			ttl := c.storedTTL(w.ttl)
-			w.item = c.newItem(w.value, len(w.data), at, ttl, o.l1TTL)
-			w.item.ttl, w.item.epoch = ttl, epoch
-			c.written(w.key, w.gen, func(old *item[V]) *item[V] {
-				if old != nil && old.at > w.item.at {
-					return nil // read since, and perhaps of another process
-				}
-				return w.item
-			})
-		}
-		if w.claimed {
-			c.sent(w.key, w.err != nil || o.has(skipL2))
-		}
-		errs[i] = w.err
 	}
 	return errs
 }
 
+// stored does in L1 what a write asks for that was sent to L2 at an instant and in an epoch.
+func (c *Cache[V]) stored(w *write[V], at instant, epoch uint64, o call) {
+	if w.err != nil || o.has(skipL1) {
+		c.written(w.key, w.gen, nil)
+	} else {
+		ttl := c.storedTTL(w.ttl)
+		w.item = c.newItem(w.value, len(w.data), at, ttl, o.l1TTL)
+		w.item.ttl, w.item.epoch = ttl, epoch
+		if !c.written(w.key, w.gen, func(old *item[V]) *item[V] {
+			if old != nil && old.at > w.item.at {
+				return nil // read since, and perhaps of another process
+			}
+			return w.item
+		}) {
+			c.leave(w.key, w.item)
+		}
+	}
+	if w.claimed {
+		c.sent(w.key, w.err != nil || o.has(skipL2))
+	}
+}
+
 // send writes to L2.
 func (c *Cache[V]) send(ctx context.Context, writes []*write[V]) {
+	for _, w := range writes {
+		w.err = errInDoubt
+	}
 	switch len(writes) {
 	case 0:
 		return

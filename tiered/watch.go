@@ -14,7 +14,8 @@ const (
 )
 
 // watch has L1 follow the changes that L2 tells of, until Close. The events do not say
-// who made a change: a write of this Cache comes back, too, and drops its own copy.
+// who made a change, and one may stand for several: a write of this Cache comes back, too,
+// and has L1 ask L2 for what it is now.
 func (c *Cache[V]) watch() {
 	watched := false
 	for wait := minWatchWait; ; wait = min(2*wait, maxWatchWait) {
@@ -54,6 +55,6 @@ func (c *Cache[V]) follow(event l2cache.Event, watched bool) {
 		return
 	}
 	c.flights.passed(event.Key)
-	c.drop(event.Key)
+	c.doubt(event.Key)
 	c.tell(c.ctx, Event{Kind: EventInvalidation, Outcome: OutcomeChanged, Key: event.Key, Consumed: unknown})
 }

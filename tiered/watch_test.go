@@ -3,6 +3,7 @@ package tiered_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -172,5 +173,100 @@ func TestLoadBeforeTheWatchBegins(t *testing.T) {
 		if calls.Load() != 1 {
 			t.Errorf("%d loads, want 1", calls.Load())
 		}
+	})
+}
+
+// The news of an own write makes L1 ask L2 once. If that has the same entry still, the
+// TTL that it was stored with is known on.
+func TestOwnWriteComesBack(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprint("before Set has returned: ", early), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				l2 := newBackend()
+				var consumed []float64
+				cache := newCache(t, l2, &tiered.Options[[]byte]{
+					RefreshAhead: 0.5, MaxL1TTL: time.Hour, OnFailure: tiered.ServeStale, StaleFor: time.Hour,
+					Observer: func(_ context.Context, e tiered.Event) {
+						if e.Kind == tiered.EventRead && e.Tier == tiered.TierL1 && e.Outcome == tiered.OutcomeHit {
+							consumed = append(consumed, e.Consumed)
+						}
+					},
+				})
+				synctest.Wait()
+				if early {
+					l2.setAfter(func(op, _ string) {
+						if op == "set" {
+							time.Sleep(time.Second)
+						}
+					})
+				}
+				if err := cache.Set(ctx, "k", []byte("v"), 100*time.Second); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				// Until L2 was asked nobody gets what was stored.
+				l2.down()
+				_, err := cache.Get(ctx, "k")
+				wantUnavailable(t, "Get", err)
+				wantUnavailable(t, "Touch", cache.Touch(ctx, "k", time.Second))
+				_, err = cache.Get(ctx, "k")
+				wantUnavailable(t, "Get", err)
+				l2.up()
+				time.Sleep(40 * time.Second)
+				var calls atomic.Int32
+				r, err := cache.GetOrLoad(ctx, "k", func(_ context.Context, _ string, stale *[]byte) (tiered.Loaded[[]byte], error) {
+					t.Errorf("a load, with %v as the stale entry", stale)
+					return tiered.Loaded[[]byte]{}, nil
+				})
+				wantLoaded(t, r, err, "v", tiered.TierL2)
+				time.Sleep(20 * time.Second)
+				r, err = cache.GetOrLoad(ctx, "k", loaded("new", time.Minute, &calls))
+				wantLoaded(t, r, err, "v", tiered.TierL1)
+				time.Sleep(2 * time.Second)
+				if calls.Load() != 1 {
+					t.Errorf("%d loads ahead after three fifths of the TTL, want 1", calls.Load())
+				}
+				if len(consumed) != 1 || consumed[0] < 0.6 || consumed[0] > 0.611 {
+					t.Errorf("the hits have Consumed %v, want 0.6", consumed)
+				}
+			})
+		})
+	}
+}
+
+// What another process has stored since is taken as it is, also where one event tells of
+// both writes.
+func TestForeignWriteAfterAnOwnOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l2 := newBackend()
+		cache := newCache(t, l2, &tiered.Options[[]byte]{MaxL1TTL: time.Hour, StaleFor: time.Hour, Observer: func(_ context.Context, e tiered.Event) {
+			if e.Consumed >= 0 {
+				t.Errorf("%v %v %v of what another process stored has Consumed %v", e.Kind, e.Tier, e.Outcome, e.Consumed)
+			}
+		}})
+		synctest.Wait()
+		if err := cache.Set(ctx, "k", []byte("mine"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		put(t, l2, "k", "theirs", time.Hour)
+		synctest.Wait()
+		wantGet(t, cache, "k", "theirs", time.Hour, tiered.TierL2)
+		wantGet(t, cache, "k", "theirs", time.Hour, tiered.TierL1)
+
+		if err := cache.Set(ctx, "k", []byte("mine"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := l2.Delete(ctx, "k"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		wantGone(t, cache, "k")
+		put(t, l2, "k", "v", time.Minute+10*time.Millisecond)
+		synctest.Wait()
+		wantGet(t, cache, "k", "v", time.Minute+10*time.Millisecond, tiered.TierL2)
+		wantGet(t, cache, "k", "v", time.Minute+10*time.Millisecond, tiered.TierL1)
 	})
 }

@@ -136,6 +136,111 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
+// What Grafana asks of a dashboard that is imported: it puts panels with the same id, or in the
+// same place, over each other, and does not say so.
+func TestDashboardForGrafana(t *testing.T) {
+	type source struct{ Type, UID string }
+	var dashboard struct {
+		Title, UID    string
+		SchemaVersion int
+		Time          struct{ From, To string }
+		Templating    struct {
+			List []struct {
+				Name, Type, Definition string
+				Query                  any
+				Datasource             *source
+			}
+		}
+		Panels []struct {
+			ID          int
+			Type, Title string
+			Datasource  *source
+			GridPos     struct{ X, Y, W, H int }
+			FieldConfig *struct {
+				Defaults  map[string]any
+				Overrides []any
+			}
+			Options map[string]any
+			Targets []struct {
+				RefID, Expr string
+				Datasource  *source
+			}
+		}
+	}
+	file, err := os.ReadFile("dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(file, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	if dashboard.Title == "" || dashboard.UID == "" || len(dashboard.UID) > 40 || dashboard.SchemaVersion < 36 || dashboard.Time.From == "" || dashboard.Time.To == "" {
+		t.Errorf("the dashboard has title %q, uid %q, schema version %d, time %v", dashboard.Title, dashboard.UID, dashboard.SchemaVersion, dashboard.Time)
+	}
+	declared := map[string]bool{"$__rate_interval": true}
+	isOurs := func(s *source) bool { return s != nil && s.Type == "prometheus" && s.UID == "${datasource}" }
+	for _, v := range dashboard.Templating.List {
+		declared["$"+v.Name] = true
+		switch v.Type {
+		case "datasource":
+			if v.Name != "datasource" || v.Query != "prometheus" {
+				t.Errorf("the variable %s asks for data sources of type %v", v.Name, v.Query)
+			}
+		case "query":
+			if q, ok := v.Query.(map[string]any); !isOurs(v.Datasource) || !ok || q["query"] != v.Definition || q["refId"] == "" {
+				t.Errorf("the variable %s asks %v for %v, and its definition is %q", v.Name, v.Datasource, v.Query, v.Definition)
+			}
+		default:
+			t.Errorf("the variable %s is of type %q", v.Name, v.Type)
+		}
+	}
+	if !declared["$datasource"] {
+		t.Error("there is no variable datasource")
+	}
+	ids := map[int]bool{}
+	taken := map[[2]int]string{}
+	for _, panel := range dashboard.Panels {
+		if panel.ID <= 0 || ids[panel.ID] {
+			t.Errorf("%s: the id %d is not its own", panel.Title, panel.ID)
+		}
+		ids[panel.ID] = true
+		pos := panel.GridPos
+		if pos.X < 0 || pos.Y < 0 || pos.W <= 0 || pos.H <= 0 || pos.X+pos.W > 24 {
+			t.Errorf("%s: is at %+v, and there are 24 columns", panel.Title, pos)
+		}
+		for x := range pos.W {
+			for y := range pos.H {
+				at := [2]int{pos.X + x, pos.Y + y}
+				if other, ok := taken[at]; ok {
+					t.Fatalf("%s: is over %s", panel.Title, other)
+				}
+				taken[at] = panel.Title
+			}
+		}
+		if panel.Type == "row" {
+			continue
+		}
+		if panel.Title == "" || !isOurs(panel.Datasource) || panel.FieldConfig == nil || panel.FieldConfig.Overrides == nil || panel.Options == nil {
+			t.Errorf("%s: the data source is %v, fieldConfig %v, options %v", panel.Title, panel.Datasource, panel.FieldConfig, panel.Options)
+		}
+		if !slices.Contains([]string{"timeseries", "heatmap", "stat", "gauge", "table"}, panel.Type) {
+			t.Errorf("%s: is of type %q", panel.Title, panel.Type)
+		}
+		refs := map[string]bool{}
+		for _, target := range panel.Targets {
+			if target.RefID == "" || refs[target.RefID] || !isOurs(target.Datasource) {
+				t.Errorf("%s: a query has refId %q and data source %v", panel.Title, target.RefID, target.Datasource)
+			}
+			refs[target.RefID] = true
+			for _, v := range regexp.MustCompile(`\$\w+`).FindAllString(target.Expr, -1) {
+				if !declared[v] {
+					t.Errorf("%s: there is no variable %s", panel.Title, v)
+				}
+			}
+		}
+	}
+}
+
 // checkQuery checks that f has the labels that an expression asks it for, with their
 // values, and that what only counts up is asked for its rate. S is the match of selector.
 func checkQuery(t *testing.T, title, expr string, s []string, f *dto.MetricFamily) {

@@ -131,7 +131,7 @@ func New(o *Options) *Metrics {
 	m.resends = f.counter("delete_resends_total",
 		"Deletes that had failed, by what became of them: stored (sent again), error (failed again) or dropped.", "outcome")
 
-	m.entries = f.desc("l1_entries", "Entries in L1, stale ones and some that have expired included.")
+	m.entries = f.desc("l1_entries", "Entries in L1, those that it may not serve as fresh included.")
 	m.pendingDeletes = f.desc("pending_deletes", "Deletes that have failed and wait to be sent again.")
 	m.watching = f.desc("watching", "1 if L2 tells of changes, else 0.")
 	m.breaking = f.desc("breaker_state", "1 for the state that the circuit breaker is in, else 0.", "state")
