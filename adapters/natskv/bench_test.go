@@ -3,6 +3,7 @@ package natskv_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -133,6 +134,40 @@ func BenchmarkSetMany(b *testing.B) {
 			}
 			return nil
 		})
+	})
+}
+
+// BenchmarkReplace has file storage, where what is to be replaced is read before. Beside
+// it is a write of the raw client.
+func BenchmarkReplace(b *testing.B) {
+	srv := server(b)
+	cache := open(b, srv, "replace")
+	kv, err := jetStream(b, connect(b, srv)).KeyValue(context.Background(), "replace")
+	if err != nil {
+		b.Fatal(err)
+	}
+	value := make([]byte, 100)
+	const keys = 1000
+	var items []l2cache.Item
+	for i := range keys {
+		items = append(items, l2cache.Item{Key: fmt.Sprint("k", i), Value: value, TTL: time.Hour})
+	}
+	if err := l2cache.SetMany(context.Background(), cache, items); err != nil {
+		b.Fatal(err)
+	}
+	key := func() string { return fmt.Sprint("k", rand.IntN(keys)) }
+	for _, goroutines := range []int{1, 64} {
+		for impl, call := range map[string]func(context.Context) error{
+			"Set":    func(ctx context.Context) error { return cache.Set(ctx, key(), value, time.Hour) },
+			"SetOne": func(ctx context.Context) error { return cache.Set(ctx, "one", value, time.Hour) },
+			"Delete": func(ctx context.Context) error { return cache.Delete(ctx, key()) },
+			"raw":    func(ctx context.Context) error { _, err := kv.Put(ctx, "raw."+key(), value); return err },
+		} {
+			b.Run(fmt.Sprintf("impl=%s/g=%d", impl, goroutines), func(b *testing.B) { run(b, goroutines, call) })
+		}
+	}
+	b.Run("impl=SetMany/keys=100", func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error { return l2cache.SetMany(ctx, cache, items[:100]) })
 	})
 }
 
