@@ -145,12 +145,20 @@ func TestLifetime(t *testing.T) {
 		{l2cache.MaxTTL, 3153600001},
 		{l2cache.NoExpiry, forever},
 	}
+	unlimited := &bucket{config: served(t, "1")}
 	for _, test := range tests {
-		if got := lifetimeOf(test.ttl); got != test.want {
+		if got := unlimited.lifetimeOf(test.ttl); got != test.want {
 			t.Errorf("lifetimeOf(%v) = %v, want %v", test.ttl, got, test.want)
 		}
 		if got := lifetimeIn(entry.over(message{}, test.want)); got != test.want {
 			t.Errorf("a message that is to be kept for %v has a header that says %v", test.want, got)
+		}
+	}
+	day := &bucket{config: served(t, "1")}
+	day.config.MaxAge = 24 * time.Hour
+	for ttl, want := range map[time.Duration]lifetime{24 * time.Hour: forever, 24*time.Hour - time.Second: forever, 24*time.Hour - 1001*time.Millisecond: 86_400} {
+		if got := day.lifetimeOf(ttl); got != want {
+			t.Errorf("with a MaxAge of 24h, lifetimeOf(%v) = %v, want %v", ttl, got, want)
 		}
 	}
 	for text, want := range map[string]lifetime{"": forever, "never": forever, "7": 7, "7s": 7, "1h0m1s": 3601, "1500ms": 1} {

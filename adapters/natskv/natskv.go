@@ -11,7 +11,8 @@
 //	                 replicas, $JS.API.STREAM.MSG.GET.KV_<bucket>, which the leader answers
 //	Set              what Get sends, then publish to $KV.<bucket>.<key>, headers Nats-TTL,
 //	                 Nats-Rollup: sub, Nats-Expected-Last-Subject-Sequence: the sequence that was
-//	                 read; again if it is no longer the last. With memory storage, publish only
+//	                 read; again if it is no longer the last. With memory storage, and for an
+//	                 entry that lives as long as the bucket admits, publish only
 //	Delete           the same with KV-Operation: PURGE, without a value; if the store is full,
 //	                 $JS.API.STREAM.PURGE.KV_<bucket> before
 //	Ping             $JS.API.STREAM.INFO.KV_<bucket>
@@ -32,7 +33,8 @@
 //	                 $JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.<consumer> every two seconds
 //
 // Get and Ping are one round trip; Set, Delete and Touch are two, but with memory storage
-// Set and Delete are one; Add is one where there is no message. The first operation, and the
+// Set and Delete are one, and so is Set with NoExpiry; Add is one where there is no
+// message. The first operation, and the
 // first after a reconnect or a timeout, also asks for the stream's settings, as Ping does, and creates
 // the bucket if it is missing, unless create=false. A bucket whose settings break the
 // contract is refused, with an error that names the setting.
@@ -370,7 +372,7 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	ttl = min(ttl, c.profile.MaxTTL)
 	data := buffers.Get().(*[]byte)
 	*data = appendEntry((*data)[:0], value, ttl)
-	answered, err := c.overwrite(ctx, limit, b, key, entry, lifetimeOf(ttl), *data)
+	answered, err := c.overwrite(ctx, limit, b, key, entry, b.lifetimeOf(ttl), *data)
 	if answered {
 		buffers.Put(data) // otherwise it may yet be sent
 	}

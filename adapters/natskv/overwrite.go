@@ -24,8 +24,8 @@ import (
 //
 // Therefore what replaces a message is kept as long as that: its Nats-TTL is the larger
 // one of its own and that of the message before it, which has been read, and it is
-// published on the condition that nothing has come between. A stream in memory needs
-// none of that: with the server all of it is gone.
+// published on the condition that nothing has come between. What is kept for ever anyway
+// needs none of that, nor does a stream in memory: with the server all of it is gone.
 
 // A lifetime is how long the server keeps a message, in seconds, the unit of Nats-TTL.
 type lifetime int64
@@ -33,8 +33,8 @@ type lifetime int64
 const forever lifetime = math.MaxInt64 // or as long as the bucket's MaxAge
 
 // lifetimeOf is that of an entry: the margin more than ttl, rounded up.
-func lifetimeOf(ttl time.Duration) lifetime {
-	if ttl == l2cache.NoExpiry {
+func (b *bucket) lifetimeOf(ttl time.Duration) lifetime {
+	if ttl >= bucketTTL(b.config.MaxAge) {
 		return forever
 	}
 	return lifetime((ttl + margin + time.Second - 1) / time.Second) // no overflow: ttl <= l2cache.MaxTTL
@@ -93,7 +93,12 @@ const markerKept lifetime = 1
 // what came between does not depend on what it has replaced: then it may as well have
 // replaced what this call would have published.
 func (c *Cache) overwrite(ctx context.Context, limit time.Time, b *bucket, key string, k class, own lifetime, data []byte) (answered bool, err error) {
-	last, err := c.readLast(ctx, limit, b, key)
+	last := message{sequence: unknown}
+	if !b.volatile && own != forever {
+		if last, err = c.readLast(ctx, limit, b, key); err != nil {
+			return true, err
+		}
+	}
 	for refused := 0; err == nil; {
 		answered, err = c.publish(ctx, limit, b, key, k.over(last, own), data)
 		if k != entry && kind(err) == l2cache.ErrFull {
@@ -121,9 +126,6 @@ const unknown = math.MaxUint64
 
 // readLast is read for those who replace the message, be it what it may.
 func (c *Cache) readLast(ctx context.Context, limit time.Time, b *bucket, key string) (message, error) {
-	if b.volatile {
-		return message{sequence: unknown}, nil
-	}
 	m, err := c.read(ctx, limit, b, key)
 	return m, replaceable(err)
 }
@@ -183,15 +185,20 @@ func (c *Cache) overwriteAll(ctx context.Context, b *bucket, k class, items []l2
 	}
 }
 
-// readLasts reads what is under the keys of those items into last, and returns the ones
-// that are still to be published.
+// readLasts reads what is under the keys of those items into last, if that matters, and
+// returns the ones that are still to be published.
 func (c *Cache) readLasts(ctx context.Context, b *bucket, k class, items []l2cache.Item, last []message, those []int, hidden bool, done func(i int, err error)) (found []int) {
-	keys := make([]string, len(those))
-	for n, i := range those {
-		keys[n] = items[i].Key
+	var keys []string
+	var read []int
+	for _, i := range those {
+		if k == entry && b.lifetimeOf(items[i].TTL) == forever {
+			found = append(found, i)
+			continue
+		}
+		keys, read = append(keys, items[i].Key), append(read, i)
 	}
 	c.readAll(ctx, b, keys, func(n int, m message, err error) {
-		i := those[n]
+		i := read[n]
 		removed := k == removal && err == l2cache.ErrNotFound
 		if err = replaceable(err); err != nil || removed || hidden && m.hides(last[i]) {
 			done(i, err)
@@ -226,7 +233,7 @@ func (c *Cache) publishAll(ctx context.Context, b *bucket, k class, items []l2ca
 			}
 			// Memory of its own: it may be sent after this call has returned.
 			data := make([]byte, 0, envelope.Overhead+len(item.Value))
-			return request{c.subjectOf(item.Key), k.over(last[i], lifetimeOf(item.TTL)), appendEntry(data, item.Value, item.TTL)}
+			return request{c.subjectOf(item.Key), k.over(last[i], b.lifetimeOf(item.TTL)), appendEntry(data, item.Value, item.TTL)}
 		},
 		reply: func(n int, m *nats.Msg, err error) {
 			i := those[n]

@@ -81,7 +81,7 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 // replace publishes an entry if last is still the last message of key.
 func (c *Cache) replace(ctx context.Context, limit time.Time, b *bucket, key string, last message, value []byte, ttl time.Duration) error {
 	ttl = min(ttl, c.profile.MaxTTL)
-	header := entry.over(last, lifetimeOf(ttl))
+	header := entry.over(last, b.lifetimeOf(ttl))
 	header[derivedHeader] = []string{"1"}
 	_, err := c.publish(ctx, limit, b, key, header, appendEntry(nil, value, ttl))
 	return err
