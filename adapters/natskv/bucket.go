@@ -125,6 +125,16 @@ const (
 // ask sends a request with args as JSON to the JetStream API, and puts what the
 // server answers into result.
 func (r *requester) ask(ctx context.Context, limit time.Time, subject string, args, result any) error {
+	return askBy(r.do, ctx, limit, subject, args, result)
+}
+
+// askAgain is ask for a request that changes nothing, or nothing more when it comes
+// again: it waits for a leader.
+func (r *requester) askAgain(ctx context.Context, limit time.Time, subject string, args, result any) error {
+	return r.patiently(ctx, limit, func() error { return askBy(r.doAgain, ctx, limit, subject, args, result) })
+}
+
+func askBy(do func(context.Context, time.Time, request) (*nats.Msg, error), ctx context.Context, limit time.Time, subject string, args, result any) error {
 	var data []byte
 	if args != nil {
 		var err error
@@ -132,7 +142,7 @@ func (r *requester) ask(ctx context.Context, limit time.Time, subject string, ar
 			return err
 		}
 	}
-	m, err := r.do(ctx, limit, request{subject: subject, data: data})
+	m, err := do(ctx, limit, request{subject: subject, data: data})
 	if err != nil {
 		return err
 	}
@@ -173,13 +183,7 @@ func statusError(m *nats.Msg) error {
 // openStream returns the settings of the stream, which it may create if it is missing.
 func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, create bool) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
-	err := r.patiently(ctx, limit, func() error {
-		m, err := r.doAgain(ctx, limit, request{subject: apiStreamInfo + want.Name})
-		if err == nil {
-			err = parse(m, &info)
-		}
-		return err
-	})
+	err := r.askAgain(ctx, limit, apiStreamInfo+want.Name, nil, &info)
 	switch {
 	case err == nil:
 		return &info.Config, nil

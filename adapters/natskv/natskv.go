@@ -98,8 +98,8 @@
 // memory storage the bucket itself does not survive, and is created again.
 //
 // A bucket with replicas has no leader, and is ErrUnavailable, for four to nine seconds
-// after its leader has died or stalled: the server's election timeout. Meanwhile reads
-// are sent again each 200 ms, and a call that comes after another has timed out waits
+// after its leader has died or stalled: the server's election timeout. Meanwhile reads,
+// and what begins a Watch or a Scan, are sent again each 200 ms, and a call that comes after another has timed out waits
 // for the stream's settings before it sends anything. So calls succeed as soon as there
 // is a leader, and those that fail before, but for the first, are not in doubt.
 //
