@@ -158,16 +158,26 @@ func BenchmarkReplace(b *testing.B) {
 	key := func() string { return fmt.Sprint("k", rand.IntN(keys)) }
 	for _, goroutines := range []int{1, 64} {
 		for impl, call := range map[string]func(context.Context) error{
-			"Set":    func(ctx context.Context) error { return cache.Set(ctx, key(), value, time.Hour) },
-			"SetOne": func(ctx context.Context) error { return cache.Set(ctx, "one", value, time.Hour) },
-			"Delete": func(ctx context.Context) error { return cache.Delete(ctx, key()) },
-			"raw":    func(ctx context.Context) error { _, err := kv.Put(ctx, "raw."+key(), value); return err },
+			"l2cache-set":         func(ctx context.Context) error { return cache.Set(ctx, key(), value, time.Hour) },
+			"l2cache-set-one-key": func(ctx context.Context) error { return cache.Set(ctx, "one", value, time.Hour) },
+			"l2cache-delete":      func(ctx context.Context) error { return cache.Delete(ctx, key()) },
+			"raw":                 func(ctx context.Context) error { _, err := kv.Put(ctx, "raw."+key(), value); return err },
 		} {
 			b.Run(fmt.Sprintf("impl=%s/g=%d", impl, goroutines), func(b *testing.B) { run(b, goroutines, call) })
 		}
 	}
-	b.Run("impl=SetMany/keys=100", func(b *testing.B) {
+	b.Run("impl=l2cache-set/keys=100", func(b *testing.B) {
 		run(b, 1, func(ctx context.Context) error { return l2cache.SetMany(ctx, cache, items[:100]) })
+	})
+	b.Run("impl=raw/keys=100", func(b *testing.B) {
+		run(b, 1, func(ctx context.Context) error {
+			for _, item := range items[:100] {
+				if _, err := kv.Put(ctx, "raw."+item.Key, value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 }
 
