@@ -34,10 +34,10 @@
 //
 // Get and Ping are one round trip; Set, Delete and Touch are two, but with memory storage
 // Set and Delete are one, and so is Set with NoExpiry; Add is one where there is no
-// message. The first operation, and the
-// first after a reconnect or a timeout, also asks for the stream's settings, as Ping does, and creates
-// the bucket if it is missing, unless create=false. A bucket whose settings break the
-// contract is refused, with an error that names the setting.
+// message. The first operation, and the first after a reconnect or a timeout, also asks
+// for the stream's settings, as Ping does, and creates the bucket if it is missing, unless
+// create=false. A bucket whose settings break the contract is refused, with an error that
+// names the setting.
 //
 // Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
 // of the prefix, or of what the pattern begins with, and sort out the rest themselves;
@@ -99,9 +99,10 @@
 //
 // A bucket with replicas has no leader, and is ErrUnavailable, for four to nine seconds
 // after its leader has died or stalled: the server's election timeout. Meanwhile reads,
-// and what begins a Watch or a Scan, are sent again each 200 ms, and a call that comes after another has timed out waits
-// for the stream's settings before it sends anything. So calls succeed as soon as there
-// is a leader, and those that fail before, but for the first, are not in doubt.
+// and what begins a Watch or a Scan, are sent again each 200 ms, and a call that comes
+// after another has timed out waits for the stream's settings before it sends anything.
+// So calls succeed as soon as there is a leader, and those that fail before, but for the
+// first, are not in doubt.
 //
 // When a call has timed out, and over a bucket with replicas also when nothing has come
 // for a second, a server that has said nothing meanwhile is asked for a sign of life. If
@@ -131,8 +132,9 @@
 // each connection, so that it may be replaced before the JWT in it expires.
 //
 // A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists, unless
-// create=false, and takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has asked the server: max_age says what the bucket
-// has, and the profile declares neither a largest value nor durability.
+// create=false, and takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has
+// asked the server: max_age says what the bucket has, and the profile declares neither a
+// largest value nor durability.
 //
 // # Permissions
 //
