@@ -72,7 +72,9 @@
 //
 // A value has at most max_payload (or the stream's MaxMsgSize) less 256 bytes:
 // 1,048,320 with the server's default. A server that does not take 1,000,256 is
-// refused. When the bucket or the server is full, Set is ErrFull and Delete works.
+// refused. When the bucket or the server is full, Set is ErrFull and Delete works; if
+// there is no room for its marker even then, a server that is killed may bring the entry
+// back.
 //
 // Set copies the value. What Get returns is the caller's, and is not copied. GetMany
 // takes each value to be as large as one may be, as the size shows only in the reply.

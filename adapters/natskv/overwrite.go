@@ -153,7 +153,7 @@ func (c *Cache) deleteFromFull(ctx context.Context, limit time.Time, b *bucket, 
 	}
 	_, err := c.publish(ctx, limit, b, key, marker.over(last, markerKept), nil)
 	if kind(err) == l2cache.ErrFull {
-		return nil // the entry is gone
+		return nil // the entry is gone, as long as the server lives
 	}
 	return err
 }
