@@ -60,7 +60,7 @@
 // With file storage the server keeps what replaces an entry for no less long than the
 // entry: a shorter one, which nobody finds after its end, or the marker of a deletion.
 // For a server that was killed brings back some of what had been replaced or deleted
-// (nats-server 2.15.2), and that must not be the last message of its key again. So a
+// (nats-server 2.11.10, 2.15.2), and that must not be the last message of its key again. So a
 // deletion takes effect at once, but something like 200 bytes stay for what the TTL was.
 // Of an entry with NoExpiry they stay for ever, or for the bucket's MaxAge: give a bucket
 // in which such entries come and go a MaxAge.
