@@ -128,7 +128,7 @@ func TestNothingComesBackInCluster(t *testing.T) {
 
 // What replaces a message, the server keeps as long as that.
 func TestReplacementIsKept(t *testing.T) {
-	srv := server(t)
+	srv := servertest.NATS(t) // of its own: what is kept for ever is there when the test runs again
 	b := open(t, srv, "lifetime")
 	s := stream(t, srv, "lifetime")
 	ctx := context.Background()
