@@ -2,7 +2,9 @@ package natskv_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -118,6 +120,64 @@ func BenchmarkSetMany(b *testing.B) {
 				return nil
 			}},
 			ratio.Contender{Name: "l2cache", Do: func(int) error { return l2cache.SetMany(ctx, cache, items) }})
+	})
+}
+
+// BenchmarkReplace has file storage, where what is to be replaced is read before. The raw
+// sequence is kv.Get and kv.Update; raw-put is a write that does not look.
+func BenchmarkReplace(b *testing.B) {
+	srv := server(b)
+	cache := open(b, srv, "replace")
+	kv, err := jetStream(b, connect(b, srv)).KeyValue(context.Background(), "replace")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	value := make([]byte, 100)
+	const keys = 1000
+	var items []l2cache.Item
+	for i := range keys {
+		items = append(items, l2cache.Item{Key: fmt.Sprint("k", i), Value: value, TTL: time.Hour})
+		if _, err := kv.Put(ctx, "raw."+items[i].Key, value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := l2cache.SetMany(ctx, cache, items); err != nil {
+		b.Fatal(err)
+	}
+	key := func() string { return fmt.Sprint("k", rand.IntN(keys)) }
+	update := func(key string) error {
+		e, err := kv.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		_, err = kv.Update(ctx, key, value, e.Revision())
+		if errors.Is(err, jetstream.ErrKeyExists) { // another was quicker
+			err = nil
+		}
+		return err
+	}
+	for _, goroutines := range []int{1, 64} {
+		b.Run(fmt.Sprintf("g=%d", goroutines), func(b *testing.B) {
+			ratio.Compare(b, goroutines,
+				ratio.Contender{Name: "raw", Do: func(int) error { return update("raw." + key()) }},
+				ratio.Contender{Name: "raw-put", Do: func(int) error { _, err := kv.Put(ctx, "raw."+key(), value); return err }},
+				ratio.Contender{Name: "l2cache-set", Do: func(int) error { return cache.Set(ctx, key(), value, time.Hour) }},
+				ratio.Contender{Name: "l2cache-set-one-key", Do: func(int) error { return cache.Set(ctx, "one", value, time.Hour) }},
+				ratio.Contender{Name: "l2cache-delete", Do: func(int) error { return cache.Delete(ctx, key()) }})
+		})
+	}
+	b.Run("keys=100", func(b *testing.B) {
+		ratio.Compare(b, 1,
+			ratio.Contender{Name: "raw", Do: func(int) error {
+				for _, item := range items[:100] {
+					if err := update("raw." + item.Key); err != nil {
+						return err
+					}
+				}
+				return nil
+			}},
+			ratio.Contender{Name: "l2cache-setmany", Do: func(int) error { return l2cache.SetMany(ctx, cache, items[:100]) }})
 	})
 }
 

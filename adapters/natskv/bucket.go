@@ -22,6 +22,7 @@ type bucket struct {
 	*requester
 	config   *jetstream.StreamConfig
 	direct   bool // reads need not go to the leader
+	volatile bool // a server that dies forgets all
 	maxValue int  // bytes
 }
 
@@ -69,11 +70,9 @@ func newBucket(r *requester, c *jetstream.StreamConfig, maxPayload int64, maxTTL
 		return nil, fmt.Errorf("messages of %d bytes at most are allowed (max_payload, max_msg_size), want %d or more", limit, minValue+reserve)
 	case bucketTTL(c.MaxAge) < maxTTL:
 		return nil, fmt.Errorf("max_age is %v, which is less than the backend was opened for: set max_age, or Options.MaxAge, to the bucket's", c.MaxAge)
-	// The last, as they can be mended.
+	// The last, as it can be mended.
 	case !c.AllowMsgTTL:
 		return nil, errNoMessageTTL
-	case c.MaxMsgsPerSubject == 1 && c.Storage == jetstream.FileStorage:
-		return nil, errHistory
 	}
 	return &bucket{
 		requester: r,
@@ -81,6 +80,7 @@ func newBucket(r *requester, c *jetstream.StreamConfig, maxPayload int64, maxTTL
 		// With AllowDirect every replica answers, also one that has not yet seen
 		// the newest writes; a lone one has seen all.
 		direct:   c.AllowDirect && c.Replicas == 1,
+		volatile: c.Storage == jetstream.MemoryStorage,
 		maxValue: int(limit) - reserve,
 	}, nil
 }
@@ -107,25 +107,6 @@ func bucketTTL(maxAge time.Duration) time.Duration {
 	return (maxAge - min(margin, maxAge/2)).Truncate(resolution)
 }
 
-// entryHeader is that of an entry: the Nats-TTL is the margin more than ttl, rounded
-// up to seconds, the header's unit. The rollup has the server remove the message that
-// is replaced in such a way that it writes that down. What it removes because of
-// max_msgs_per_subject it does not: it works that out again when it starts, from the
-// newer message, and a server that was killed brings the old one back if the newer has
-// expired by then (nats-server 2.11.10, 2.12.1 and 2.15.2: 300 of 300).
-func entryHeader(ttl time.Duration) nats.Header {
-	header := nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}}
-	if ttl != l2cache.NoExpiry {
-		seconds := (ttl + margin + time.Second - 1) / time.Second // no overflow: ttl <= l2cache.MaxTTL
-		header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(int64(seconds), 10)}
-	}
-	return header
-}
-
-// history is how many messages of a subject the server has to admit, so that it is
-// the rollup that removes the old one: see entryHeader.
-const history = 2
-
 // The subjects of the JetStream API.
 const (
 	apiInfo         = "$JS.API.INFO"
@@ -144,6 +125,16 @@ const (
 // ask sends a request with args as JSON to the JetStream API, and puts what the
 // server answers into result.
 func (r *requester) ask(ctx context.Context, limit time.Time, subject string, args, result any) error {
+	return askBy(r.do, ctx, limit, subject, args, result)
+}
+
+// askAgain is ask for a request that changes nothing, or nothing more when it comes
+// again: it waits for a leader.
+func (r *requester) askAgain(ctx context.Context, limit time.Time, subject string, args, result any) error {
+	return r.patiently(ctx, limit, func() error { return askBy(r.doAgain, ctx, limit, subject, args, result) })
+}
+
+func askBy(do func(context.Context, time.Time, request) (*nats.Msg, error), ctx context.Context, limit time.Time, subject string, args, result any) error {
 	var data []byte
 	if args != nil {
 		var err error
@@ -151,7 +142,7 @@ func (r *requester) ask(ctx context.Context, limit time.Time, subject string, ar
 			return err
 		}
 	}
-	m, err := r.do(ctx, limit, request{subject: subject, data: data})
+	m, err := do(ctx, limit, request{subject: subject, data: data})
 	if err != nil {
 		return err
 	}
@@ -192,13 +183,7 @@ func statusError(m *nats.Msg) error {
 // openStream returns the settings of the stream, which it may create if it is missing.
 func (r *requester) openStream(ctx context.Context, limit time.Time, want jetstream.StreamConfig, create bool) (*jetstream.StreamConfig, error) {
 	var info jetstream.StreamInfo
-	err := r.patiently(ctx, limit, func() error {
-		m, err := r.doAgain(ctx, limit, request{subject: apiStreamInfo + want.Name})
-		if err == nil {
-			err = parse(m, &info)
-		}
-		return err
-	})
+	err := r.askAgain(ctx, limit, apiStreamInfo+want.Name, nil, &info)
 	switch {
 	case err == nil:
 		return &info.Config, nil
@@ -235,23 +220,17 @@ func (r *requester) createStream(ctx context.Context, limit time.Time, want jets
 	return &info.Config, nil
 }
 
-// mend turns on what newBucket misses in config, and returns the new settings.
+// mend turns on AllowMsgTTL in config, and returns the new settings.
 func (r *requester) mend(ctx context.Context, limit time.Time, config jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
 	config.AllowMsgTTL = true
-	if config.MaxMsgsPerSubject == 1 {
-		config.MaxMsgsPerSubject = history
-	}
 	var info jetstream.StreamInfo
 	if err := r.ask(ctx, limit, apiStreamUpdate+config.Name, config, &info); err != nil {
-		return nil, fmt.Errorf("allow_msg_ttl is off or max_msgs_per_subject (history) is 1, and that cannot be changed: %w", err)
+		return nil, fmt.Errorf("allow_msg_ttl is off, and cannot be turned on: %w", err)
 	}
 	return &info.Config, nil
 }
 
-var (
-	errNoMessageTTL = errors.New("allow_msg_ttl is off: entries would not be reclaimed")
-	errHistory      = fmt.Errorf("max_msgs_per_subject (history) is 1, want %d: after a crash of the server, entries that were replaced or deleted would return", history)
-)
+var errNoMessageTTL = errors.New("allow_msg_ttl is off: entries would not be reclaimed")
 
 var errOldServer = errors.New("the server is older than nats-server 2.11, the first with message TTLs")
 

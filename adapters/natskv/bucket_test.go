@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/l2cache/l2cache"
@@ -36,8 +37,7 @@ func TestBucketIsRefused(t *testing.T) {
 		{"2.11", func(c *jetstream.StreamConfig) { c.Metadata = nil }},
 		{"2.11", func(c *jetstream.StreamConfig) { c.Metadata["_nats.level"] = "0" }},
 		{"allow_msg_ttl", func(c *jetstream.StreamConfig) { c.AllowMsgTTL = false }},
-		{"history", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 }},
-		{"", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject, c.Storage = 1, jetstream.MemoryStorage }},
+		{"", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 2 }},
 		{"", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = -1 }},
 		{"mirror", func(c *jetstream.StreamConfig) { c.Mirror = &jetstream.StreamSource{Name: "KV_origin"} }},
 		{"sources", func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "KV_origin"}} }},
@@ -131,23 +131,39 @@ func TestBucketTTL(t *testing.T) {
 	}
 }
 
-func TestEntryHeader(t *testing.T) {
+func TestLifetime(t *testing.T) {
 	tests := []struct {
 		ttl  time.Duration
-		want string
+		want lifetime
 	}{
-		{time.Millisecond, "2"},
-		{time.Second, "2"},
-		{time.Second + time.Millisecond, "3"},
-		{1500 * time.Millisecond, "3"},
-		{time.Hour, "3601"},
-		{31 * 24 * time.Hour, "2678401"},
-		{l2cache.MaxTTL, "3153600001"},
-		{l2cache.NoExpiry, ""},
+		{time.Millisecond, 2},
+		{time.Second, 2},
+		{time.Second + time.Millisecond, 3},
+		{1500 * time.Millisecond, 3},
+		{time.Hour, 3601},
+		{31 * 24 * time.Hour, 2678401},
+		{l2cache.MaxTTL, 3153600001},
+		{l2cache.NoExpiry, forever},
 	}
+	unlimited := &bucket{config: served(t, "1")}
 	for _, test := range tests {
-		if got := entryHeader(test.ttl).Get("Nats-TTL"); got != test.want {
-			t.Errorf("entryHeader(%v) = %q, want %q", test.ttl, got, test.want)
+		if got := unlimited.lifetimeOf(test.ttl); got != test.want {
+			t.Errorf("lifetimeOf(%v) = %v, want %v", test.ttl, got, test.want)
+		}
+		if got := lifetimeIn(entry.over(message{}, test.want)); got != test.want {
+			t.Errorf("a message that is to be kept for %v has a header that says %v", test.want, got)
+		}
+	}
+	day := &bucket{config: served(t, "1")}
+	day.config.MaxAge = 24 * time.Hour
+	for ttl, want := range map[time.Duration]lifetime{24 * time.Hour: forever, 24*time.Hour - time.Second: forever, 24*time.Hour - 1001*time.Millisecond: 86_400} {
+		if got := day.lifetimeOf(ttl); got != want {
+			t.Errorf("with a MaxAge of 24h, lifetimeOf(%v) = %v, want %v", ttl, got, want)
+		}
+	}
+	for text, want := range map[string]lifetime{"": forever, "never": forever, "7": 7, "7s": 7, "1h0m1s": 3601, "1500ms": 1} {
+		if got := lifetimeIn(nats.Header{"Nats-TTL": {text}}); got != want {
+			t.Errorf("lifetimeIn(%q) = %v, want %v", text, got, want)
 		}
 	}
 }

@@ -102,8 +102,7 @@ func (c *Cache) subjects(ctx context.Context, filter string, offset int) (page [
 			Subjects map[string]uint64 `json:"subjects"`
 		} `json:"state"`
 	}
-	err = b.patiently(ctx, limit, func() error { return b.ask(ctx, limit, apiStreamInfo+c.stream.Name, args, &info) })
-	if err != nil {
+	if err := b.askAgain(ctx, limit, apiStreamInfo+c.stream.Name, args, &info); err != nil {
 		return nil, 0, err
 	}
 	page = make([]string, 0, len(info.State.Subjects))

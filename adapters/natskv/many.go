@@ -7,7 +7,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/l2cache/l2cache"
-	"github.com/l2cache/l2cache/envelope"
 )
 
 // GetMany sends the requests of Get without waiting for each reply.
@@ -21,52 +20,56 @@ func (c *Cache) GetMany(ctx context.Context, keys []string) (map[string]l2cache.
 	}
 	entries := make(map[string]l2cache.Entry, len(keys))
 	var failed l2cache.KeyErrors
-	c.readAll(ctx, b, keys, func(key string, m message, err error) {
+	c.readAll(ctx, b, keys, func(i int, m message, err error) {
 		var e l2cache.Entry
 		if err == nil {
 			e, err = m.entry()
 		}
 		switch {
 		case err == nil:
-			entries[key] = e
+			entries[keys[i]] = e
 		case err != l2cache.ErrNotFound:
-			c.failKey(ctx, &failed, "getmany", key, err)
+			c.failKey(ctx, &failed, "getmany", keys[i], err)
 		}
 	})
 	return entries, asError(failed)
 }
 
 // readAll reads keys, and hands on what read would return for each.
-func (c *Cache) readAll(ctx context.Context, b *bucket, keys []string, got func(key string, m message, err error)) {
+func (c *Cache) readAll(ctx context.Context, b *bucket, keys []string, got func(i int, m message, err error)) {
 	limit := time.Now().Add(c.opTimeout) // for those that have to be read again
+	left := make([]int, len(keys))
+	for i := range left {
+		left[i] = i
+	}
 	err := b.patiently(ctx, limit, func() error {
-		var again []string
+		var again []int
 		var notAvailable error
 		b.doAll(ctx, c.opTimeout, batch{
-			n:       len(keys),
+			n:       len(left),
 			size:    b.replySize,
-			request: func(i int) request { return c.readRequest(b, keys[i]) },
-			reply: func(i int, m *nats.Msg, err error) {
+			request: func(n int) request { return c.readRequest(b, keys[left[n]]) },
+			reply: func(n int, m *nats.Msg, err error) {
 				var stored message
 				if err == nil {
 					stored, err = readReply(b, m)
 				}
 				if isCode(err, codeNotAvailable) {
-					again, notAvailable = append(again, keys[i]), err
+					again, notAvailable = append(again, left[n]), err
 					return
 				}
-				got(keys[i], stored, err)
+				got(left[n], stored, err)
 			},
 		})
-		keys = again
+		left = again
 		return notAvailable
 	})
-	for _, key := range keys {
-		got(key, message{}, err)
+	for _, i := range left {
+		got(i, message{}, err)
 	}
 }
 
-// SetMany publishes as Set does, without waiting for each acknowledgement.
+// SetMany reads and publishes as Set does, without waiting for each reply.
 func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "setmany", c.closed.Load()); err != nil {
 		return err
@@ -80,7 +83,6 @@ func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 		return c.failKeys(ctx, "setmany", keys, err)
 	}
 	var failed l2cache.KeyErrors
-	ttls := make([]time.Duration, 0, len(items))
 	fitting := make([]l2cache.Item, 0, len(items))
 	for _, item := range items {
 		ttl, err := l2cache.CheckTTL(item.TTL, resolution)
@@ -91,28 +93,16 @@ func (c *Cache) SetMany(ctx context.Context, items []l2cache.Item) error {
 			c.failKey(ctx, &failed, "setmany", item.Key, err)
 			continue
 		}
-		ttls = append(ttls, min(ttl, c.profile.MaxTTL))
+		item.TTL = min(ttl, c.profile.MaxTTL)
 		fitting = append(fitting, item)
 	}
-	b.doAll(ctx, c.opTimeout, batch{
-		n:    len(fitting),
-		size: func(i int) int { return len(fitting[i].Value) + reserve },
-		request: func(i int) request {
-			// Memory of its own: it may be sent after this call has returned.
-			data := make([]byte, 0, envelope.Overhead+len(fitting[i].Value))
-			return request{c.subjectOf(fitting[i].Key), entryHeader(ttls[i]), appendEntry(data, fitting[i].Value, ttls[i])}
-		},
-		reply: func(i int, m *nats.Msg, err error) {
-			if err == nil {
-				err = c.acknowledged(m)
-			}
-			c.failKey(ctx, &failed, "setmany", fitting[i].Key, err)
-		},
+	c.overwriteAll(ctx, b, entry, fitting, func(i int, err error) {
+		c.failKey(ctx, &failed, "setmany", fitting[i].Key, err)
 	})
 	return asError(failed)
 }
 
-// DeleteMany publishes as Delete does, without waiting for each acknowledgement.
+// DeleteMany reads and publishes as Delete does, without waiting for each reply.
 func (c *Cache) DeleteMany(ctx context.Context, keys []string) error {
 	if err := l2cache.PreflightNoKey(ctx, name, "deletemany", c.closed.Load()); err != nil {
 		return err
@@ -122,31 +112,18 @@ func (c *Cache) DeleteMany(ctx context.Context, keys []string) error {
 		return c.failKeys(ctx, "deletemany", keys, err)
 	}
 	var failed l2cache.KeyErrors
-	c.deleteAll(ctx, b, keys, func(key string, err error) { c.failKey(ctx, &failed, "deletemany", key, err) })
+	c.overwriteAll(ctx, b, marker, asItems(keys), func(i int, err error) {
+		c.failKey(ctx, &failed, "deletemany", keys[i], err)
+	})
 	return asError(failed)
 }
 
-// deleteAll deletes keys, and hands on the error, or nil, of each.
-func (c *Cache) deleteAll(ctx context.Context, b *bucket, keys []string, done func(key string, err error)) {
-	var full []string
-	b.doAll(ctx, c.opTimeout, batch{
-		n:       len(keys),
-		size:    func(int) int { return reserve },
-		request: func(i int) request { return request{c.subjectOf(keys[i]), deleteHeader, nil} },
-		reply: func(i int, m *nats.Msg, err error) {
-			if err == nil {
-				err = c.acknowledged(m)
-			}
-			if kind(err) == l2cache.ErrFull {
-				full = append(full, keys[i])
-				return
-			}
-			done(keys[i], err)
-		},
-	})
-	for _, key := range full {
-		done(key, c.deleteFromFull(ctx, time.Now().Add(c.opTimeout), b, key))
+func asItems(keys []string) []l2cache.Item {
+	items := make([]l2cache.Item, len(keys))
+	for i, key := range keys {
+		items[i].Key = key
 	}
+	return items
 }
 
 // failKey puts the error of an operation, if it is one, under the key.

@@ -9,9 +9,12 @@
 //
 //	Get, GetWithTTL  $JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>; where the bucket has
 //	                 replicas, $JS.API.STREAM.MSG.GET.KV_<bucket>, which the leader answers
-//	Set              publish to $KV.<bucket>.<key>, headers Nats-TTL, Nats-Rollup: sub
-//	Delete           publish to $KV.<bucket>.<key>, headers KV-Operation: PURGE, Nats-Rollup: sub,
-//	                 Nats-TTL: 1s; if the store is full, $JS.API.STREAM.PURGE.KV_<bucket> before
+//	Set              what Get sends, then publish to $KV.<bucket>.<key>, headers Nats-TTL,
+//	                 Nats-Rollup: sub, Nats-Expected-Last-Subject-Sequence: the sequence that was
+//	                 read; again if it is no longer the last. With memory storage, and for an
+//	                 entry that lives as long as the bucket admits, publish only
+//	Delete           the same with KV-Operation: PURGE, without a value; if the store is full,
+//	                 $JS.API.STREAM.PURGE.KV_<bucket> before
 //	Ping             $JS.API.STREAM.INFO.KV_<bucket>
 //	GetMany, SetMany, DeleteMany
 //	                 what Get, Set and Delete send, without waiting for each reply: at most
@@ -29,11 +32,12 @@
 //	Watch            $JS.API.CONSUMER.CREATE.KV_<bucket>: in memory, headers only; then
 //	                 $JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.<consumer> every two seconds
 //
-// Get, Set, Delete and Ping are one round trip, but for a Delete that finds the store
-// full; Add is one where there is no message, Touch is two. The first operation, and the
-// first after a reconnect or a timeout, also asks for the stream's settings, as Ping does, and creates
-// the bucket if it is missing, unless create=false. A bucket whose settings break the
-// contract is refused, with an error that names the setting.
+// Get and Ping are one round trip; Set, Delete and Touch are two, but with memory storage
+// Set and Delete are one, and so is Set with NoExpiry; Add is one where there is no
+// message. The first operation, and the first after a reconnect or a timeout, also asks
+// for the stream's settings, as Ping does, and creates the bucket if it is missing, unless
+// create=false. A bucket whose settings break the contract is refused, with an error that
+// names the setting.
 //
 // Scan and DeletePattern ask the server for the subjects below the last ':', '/' or '.'
 // of the prefix, or of what the pattern begins with, and sort out the rest themselves;
@@ -50,8 +54,16 @@
 // by that of the reader when it is read: what the reader's clock is ahead, an entry
 // ends early for it, and what it is behind, late. A reported TTL is never more than
 // the TTL that was set. The server's clock only decides when space is reclaimed: one
-// to two seconds after the deadline. Unless that clock is set forward by more than a
-// second, or differs by that much between replicas, it removes nothing early.
+// to two seconds after the deadline, or later. Unless that clock is set forward by more
+// than a second, or differs by that much between replicas, it removes nothing early.
+//
+// With file storage the server keeps what replaces an entry for no less long than the
+// entry: a shorter one, which nobody finds after its end, or the marker of a deletion.
+// For a server that was killed brings back some of what had been replaced or deleted
+// (nats-server 2.11.10, 2.15.2), and that must not be the last message of its key again. So a
+// deletion takes effect at once, but something like 200 bytes stay for what the TTL was.
+// Of an entry with NoExpiry they stay for ever, or for the bucket's MaxAge: give a bucket
+// in which such entries come and go a MaxAge.
 //
 // A bucket with a MaxAge keeps no entry longer: the profile's MaxTTL is one second
 // less than MaxAge, or half of MaxAge if that is under two seconds.
@@ -60,7 +72,9 @@
 //
 // A value has at most max_payload (or the stream's MaxMsgSize) less 256 bytes:
 // 1,048,320 with the server's default. A server that does not take 1,000,256 is
-// refused. When the bucket or the server is full, Set is ErrFull and Delete works.
+// refused. When the bucket or the server is full, Set is ErrFull and Delete works; if
+// there is no room for its marker even then, a server that is killed may bring the entry
+// back.
 //
 // Set copies the value. What Get returns is the caller's, and is not copied. GetMany
 // takes each value to be as large as one may be, as the size shows only in the reply.
@@ -86,10 +100,11 @@
 // memory storage the bucket itself does not survive, and is created again.
 //
 // A bucket with replicas has no leader, and is ErrUnavailable, for four to nine seconds
-// after its leader has died or stalled: the server's election timeout. Meanwhile reads
-// are sent again each 200 ms, and a call that comes after another has timed out waits
-// for the stream's settings before it sends anything. So calls succeed as soon as there
-// is a leader, and those that fail before, but for the first, are not in doubt.
+// after its leader has died or stalled: the server's election timeout. Meanwhile reads,
+// and what begins a Watch or a Scan, are sent again each 200 ms, and a call that comes
+// after another has timed out waits for the stream's settings before it sends anything.
+// So calls succeed as soon as there is a leader, and those that fail before, but for the
+// first, are not in doubt.
 //
 // When a call has timed out, and over a bucket with replicas also when nothing has come
 // for a second, a server that has said nothing meanwhile is asked for a sign of life. If
@@ -118,10 +133,10 @@
 // with TLS also tls_ca, tls_cert, tls_key and tls_server_name. The creds file is read for
 // each connection, so that it may be replaced before the JWT in it expires.
 //
-// A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists and set
-// its History of 1 to 2, unless create=false, and takes its MaxAge as it is, unless
-// lazy=true. With lazy=true nobody has asked the server: max_age says what the bucket
-// has, and the profile declares neither a largest value nor durability.
+// A backend that is opened by URL may turn on AllowMsgTTL in a bucket that exists, unless
+// create=false, and takes its MaxAge as it is, unless lazy=true. With lazy=true nobody has
+// asked the server: max_age says what the bucket has, and the profile declares neither a
+// largest value nor durability.
 //
 // # Permissions
 //
@@ -130,15 +145,15 @@
 //
 //	$KV.<bucket>.>                            Set, Delete, Touch, Add
 //	$JS.API.STREAM.INFO.KV_<bucket>           every operation, the first time; Scan, DeletePattern
-//	$JS.API.DIRECT.GET.KV_<bucket>.>          Get, Touch, Add, Scan; without replicas
-//	$JS.API.STREAM.MSG.GET.KV_<bucket>        Get, Touch, Add, Scan; with replicas
+//	$JS.API.DIRECT.GET.KV_<bucket>.>          all but Ping and Watch; without replicas
+//	$JS.API.STREAM.MSG.GET.KV_<bucket>        all but Ping and Watch; with replicas
 //	$JS.API.STREAM.PURGE.KV_<bucket>          Delete, if the store is full
 //	$JS.API.CONSUMER.CREATE.KV_<bucket>       Watch
 //	$JS.API.CONSUMER.DELETE.KV_<bucket>.>     Watch
 //	$JS.API.CONSUMER.MSG.NEXT.KV_<bucket>.>   Watch
 //	$JS.API.INFO                              to create the bucket
 //	$JS.API.STREAM.CREATE.KV_<bucket>         to create the bucket
-//	$JS.API.STREAM.UPDATE.KV_<bucket>         to turn on AllowMsgTTL, to set History to 2
+//	$JS.API.STREAM.UPDATE.KV_<bucket>         to turn on AllowMsgTTL
 //
 // What is refused for want of one is ErrUnavailable with nats.ErrPermissionViolation.
 //
@@ -282,7 +297,7 @@ func newCache(bucket string, o *Options) (*Cache, error) {
 	c.stream = jetstream.StreamConfig{
 		Name:              streamOf(bucket),
 		Subjects:          []string{c.subject + ">"},
-		MaxMsgsPerSubject: history,
+		MaxMsgsPerSubject: 1,
 		MaxMsgs:           -1,
 		MaxBytes:          -1,
 		MaxMsgSize:        -1,
@@ -361,7 +376,7 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	ttl = min(ttl, c.profile.MaxTTL)
 	data := buffers.Get().(*[]byte)
 	*data = appendEntry((*data)[:0], value, ttl)
-	answered, err := c.publish(ctx, limit, b, key, entryHeader(ttl), *data)
+	answered, err := c.overwrite(ctx, limit, b, key, entry, b.lifetimeOf(ttl), *data)
 	if answered {
 		buffers.Put(data) // otherwise it may yet be sent
 	}
@@ -376,14 +391,6 @@ func appendEntry(dst, value []byte, ttl time.Duration) []byte {
 // buffers are what Set puts envelope and value into.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// deleteHeader makes a message the marker of a deletion, as kv.Purge with a
-// PurgeTTL of a second does. The server removes a marker after that time.
-var deleteHeader = nats.Header{
-	"KV-Operation":         {"PURGE"},
-	jetstream.MsgRollup:    {jetstream.MsgRollupSubject},
-	jetstream.MsgTTLHeader: {"1s"},
-}
-
 // Delete replaces the entry by a marker that removes itself.
 func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err := l2cache.Preflight(ctx, name, "delete", key, c.closed.Load()); err != nil {
@@ -394,28 +401,8 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	if err != nil {
 		return c.fail(ctx, "delete", key, err)
 	}
-	_, err = c.publish(ctx, limit, b, key, deleteHeader, nil)
-	if kind(err) == l2cache.ErrFull {
-		err = c.deleteFromFull(ctx, limit, b, key)
-	}
+	_, err = c.overwrite(ctx, limit, b, key, marker, markerKept, nil)
 	return c.fail(ctx, "delete", key, err)
-}
-
-// deleteFromFull removes the messages of key, then publishes the marker for those
-// who watch, as there may be room for it now.
-func (c *Cache) deleteFromFull(ctx context.Context, limit time.Time, b *bucket, key string) error {
-	args := struct {
-		Subject string `json:"filter"`
-	}{c.subjectOf(key)}
-	var done struct{}
-	if err := b.ask(ctx, limit, apiStreamPurge+c.stream.Name, args, &done); err != nil {
-		return err
-	}
-	_, err := c.publish(ctx, limit, b, key, deleteHeader, nil)
-	if kind(err) == l2cache.ErrFull {
-		return nil // the entry is gone
-	}
-	return err
 }
 
 // Ping checks the bucket, as the first operation does.
@@ -531,7 +518,7 @@ func (c *Cache) check(ctx context.Context, limit time.Time, known *bucket) (*buc
 		return nil, err
 	}
 	b, err := newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
-	if (err == errNoMessageTTL || err == errHistory) && c.repair {
+	if err == errNoMessageTTL && c.repair {
 		if config, err = r.mend(ctx, limit, *config); err == nil {
 			b, err = newBucket(r, config, r.maxPayload.Load(), c.profile.MaxTTL)
 		}

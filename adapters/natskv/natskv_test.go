@@ -163,7 +163,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	b := open(t, srv, "deleted")
 	s := stream(t, srv, "deleted")
 	del(t, b, "absent")
-	set(t, b, "k", "v", l2cache.NoExpiry)
+	set(t, b, "k", "v", time.Second)
 	del(t, b, "k")
 	del(t, b, "k")
 	await(t, "the stream is empty", func() bool { return state(t, s).Msgs == 0 })
@@ -289,7 +289,7 @@ func TestBucketsOfOthers(t *testing.T) {
 		durable bool
 	}{
 		{"stock", jetstream.KeyValueConfig{}, "", "allow_msg_ttl", l2cache.NoExpiry, true},
-		{"markers", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute}, "", "history", l2cache.NoExpiry, true},
+		{"markers", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute}, "", "", l2cache.NoExpiry, true},
 		{"inmemory", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, Storage: jetstream.MemoryStorage}, "", "", l2cache.NoExpiry, false},
 		{"day", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, History: 5, TTL: 24 * time.Hour}, "", "max_age", 24*time.Hour - time.Second, true},
 		{"history", jetstream.KeyValueConfig{LimitMarkerTTL: time.Minute, History: 2}, "", "", l2cache.NoExpiry, true},

@@ -2,6 +2,7 @@ package natskv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -32,7 +33,11 @@ func open(ctx context.Context, p *l2cache.Params) (l2cache.L2CacheBackend, error
 	if p.OneOf("storage", "file", "memory") == "memory" {
 		o.Storage = jetstream.MemoryStorage
 	}
-	c, err := newCache(strings.TrimPrefix(p.Path, "/"), o)
+	bucket := strings.TrimPrefix(p.Path, "/")
+	c, err := newCache(bucket, o)
+	if bucket == "" {
+		err = errors.New("it names no bucket, as in nats://host/bucket")
+	}
 	if err != nil {
 		p.Fault("URL", "%w", err)
 	}

@@ -19,8 +19,8 @@ import (
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct{ url, names string }{
 		{"nats:///bucket", "host"},
-		{"nats://h", "bucket"},
-		{"nats://h/", "bucket"},
+		{"nats://h", "URL: it names no bucket"},
+		{"nats://h/", "URL: it names no bucket"},
 		{"nats://h/a/b", "bucket"},
 		{"nats://h/a.b", "bucket"},
 		{"nats://h/b?max_age=0s", "max_age"},

@@ -16,7 +16,9 @@ import (
 
 // A message is the last one that was published under a key.
 type message struct {
-	sequence uint64 // in the stream
+	sequence uint64   // in the stream; 0: there is none
+	kept     lifetime // by the server
+	derived  bool     // what is in it depends on the message before: see derivedHeader
 	data     []byte
 }
 
@@ -34,7 +36,7 @@ func (m message) entry() (l2cache.Entry, error) {
 }
 
 // read returns the message under key. If there is none, or the marker of a deletion,
-// the error is ErrNotFound; then the sequence is 0, or that of the marker.
+// the error is ErrNotFound; of a marker there is all but data.
 func (c *Cache) read(ctx context.Context, limit time.Time, b *bucket, key string) (message, error) {
 	if b.direct {
 		m, err := b.do(ctx, limit, c.readRequest(b, key))
@@ -111,7 +113,7 @@ func leaderReply(m *nats.Msg) (message, error) {
 	if len(answer.Message.Header) > 0 {
 		var err error
 		if header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
-			return message{}, fmt.Errorf("%w: headers: %w", l2cache.ErrCorrupt, err)
+			return message{sequence: answer.Message.Sequence, kept: forever}, fmt.Errorf("%w: headers: %w", l2cache.ErrCorrupt, err)
 		}
 	}
 	return notMarker(answer.Message.Sequence, header, answer.Message.Data)
@@ -119,10 +121,13 @@ func leaderReply(m *nats.Msg) (message, error) {
 
 // notMarker returns the message, and ErrNotFound if it is the marker of a deletion.
 func notMarker(sequence uint64, header nats.Header, data []byte) (message, error) {
-	if header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != "" {
-		return message{sequence: sequence}, l2cache.ErrNotFound
+	expiry := header.Get(jetstream.MarkerReasonHeader) != "" // the server's marker
+	m := message{sequence, lifetimeIn(header), expiry || header.Get(derivedHeader) != "", data}
+	if expiry || header.Get("KV-Operation") != "" {
+		m.data = nil
+		return m, l2cache.ErrNotFound
 	}
-	return message{sequence, data}, nil
+	return m, nil
 }
 
 // replySize is what the reply to a readRequest may need in bytes.

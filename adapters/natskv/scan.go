@@ -62,10 +62,10 @@ func (c *Cache) rows(ctx context.Context, keys []string) ([]row, error) {
 	}
 	var rows []row
 	var failed error
-	c.readAll(ctx, b, keys, func(key string, m message, err error) {
+	c.readAll(ctx, b, keys, func(i int, m message, err error) {
 		if err == nil {
 			if h, value, err := envelope.Decode(m.data); err == nil {
-				rows = append(rows, row{h, key, len(value)})
+				rows = append(rows, row{h, keys[i], len(value)})
 			}
 		} else if err != l2cache.ErrNotFound && !errors.Is(err, l2cache.ErrCorrupt) {
 			failed = err
@@ -102,7 +102,7 @@ func (c *Cache) deletePage(ctx context.Context, keys []string) error {
 	if err != nil {
 		return err
 	}
-	c.deleteAll(ctx, b, keys, func(_ string, e error) {
+	c.overwriteAll(ctx, b, removal, asItems(keys), func(_ int, e error) {
 		if e != nil {
 			err = e
 		}

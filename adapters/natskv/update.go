@@ -2,7 +2,6 @@ package natskv
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,7 +33,7 @@ func (c *Cache) Touch(ctx context.Context, key string, ttl time.Duration) error 
 		if err != nil {
 			return c.fail(ctx, "touch", key, err)
 		}
-		err = c.replace(ctx, limit, b, key, stored.sequence, e.Value, ttl)
+		err = c.replace(ctx, limit, b, key, stored, e.Value, ttl)
 		if !isOvertaken(err) {
 			return c.fail(ctx, "touch", key, err)
 		}
@@ -59,7 +58,7 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := b.takes(value); err != nil {
 		return false, c.fail(ctx, "add", key, err)
 	}
-	var last uint64 // the sequence of the last message, or 0: there is none
+	var last message
 	for {
 		err := c.replace(ctx, limit, b, key, last, value, ttl)
 		if !isOvertaken(err) {
@@ -75,15 +74,15 @@ func (c *Cache) Add(ctx context.Context, key string, value []byte, ttl time.Dura
 		if err != l2cache.ErrNotFound {
 			return false, c.fail(ctx, "add", key, err)
 		}
-		last = stored.sequence
+		last = stored
 	}
 }
 
-// replace publishes an entry if the last message of key has that sequence.
-func (c *Cache) replace(ctx context.Context, limit time.Time, b *bucket, key string, last uint64, value []byte, ttl time.Duration) error {
+// replace publishes an entry if last is still the last message of key.
+func (c *Cache) replace(ctx context.Context, limit time.Time, b *bucket, key string, last message, value []byte, ttl time.Duration) error {
 	ttl = min(ttl, c.profile.MaxTTL)
-	header := entryHeader(ttl)
-	header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(last, 10)}
+	header := entry.over(last, b.lifetimeOf(ttl))
+	header[derivedHeader] = []string{"1"}
 	_, err := c.publish(ctx, limit, b, key, header, appendEntry(nil, value, ttl))
 	return err
 }

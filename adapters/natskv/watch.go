@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,6 +93,7 @@ func (c *Cache) consume(ctx context.Context, prefix string, events *l2cache.Hub)
 		return nil, c.fail(ctx, "watch", prefix, err)
 	}
 	config := jetstream.ConsumerConfig{
+		Name:              strconv.FormatUint(rand.Uint64(), 36), // asked for again, it is the same one
 		DeliverPolicy:     jetstream.DeliverNewPolicy,
 		AckPolicy:         jetstream.AckNonePolicy,
 		HeadersOnly:       true,
@@ -109,7 +111,7 @@ func (c *Cache) consume(ctx context.Context, prefix string, events *l2cache.Hub)
 	var info struct {
 		Name string `json:"name"`
 	}
-	if err := b.ask(ctx, limit, apiConsumerCreate+c.stream.Name, args, &info); err != nil {
+	if err := b.askAgain(ctx, limit, apiConsumerCreate+c.stream.Name, args, &info); err != nil {
 		return nil, c.fail(ctx, "watch", prefix, err)
 	}
 	source := &consumer{bucket: b, name: info.Name}

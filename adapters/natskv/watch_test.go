@@ -218,6 +218,52 @@ func TestWatchWhileNothingHappens(t *testing.T) {
 }
 
 // A bucket that is full has no room for a marker until the entry is gone.
+// A Watch that begins while the cluster has no leader, who creates consumers, waits.
+func TestWatchBeginsInAnElection(t *testing.T) {
+	t.Parallel()
+	servers := cluster(t)
+	ctx := context.Background()
+	elections := 0
+	for name, srv := range servers {
+		var other *servertest.Server
+		for _, s := range servers {
+			if s != srv {
+				other = s
+			}
+		}
+		nc := connect(t, other)
+		var b l2cache.L2CacheBackend
+		await(t, "the cluster has a leader, and a bucket", func() bool {
+			var err error
+			b, err = l2cache.Open(ctx, "nats://"+other.Addr+"/election?replicas=3&op_timeout=1m")
+			return err == nil
+		})
+		defer b.Close()
+		if err := srv.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if !askMeta(nc) { // it was the leader
+			elections++
+			for event, err := range l2cache.Watch(ctx, b, "k") {
+				if err != nil {
+					t.Errorf("Watch that begins after the death of %s = %v, want that it waits", name, err)
+				}
+				if event.Key == "k" {
+					break
+				}
+				set(t, b, "k", "v", time.Hour)
+			}
+		}
+		if err := srv.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the cluster has leaders", func() bool { return askMeta(nc) && askLeader(nc, "KV_election") != "" })
+	}
+	if elections == 0 {
+		t.Error("none of three servers was the leader")
+	}
+}
+
 func TestWatchOfAFullBucket(t *testing.T) {
 	srv := servertest.NATS(t)
 	b := open(t, srv, "full", "storage=memory")

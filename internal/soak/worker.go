@@ -17,6 +17,7 @@ const (
 	workers   = 8
 	ownKeys   = 48              // that a worker writes
 	maxWrites = 60              // to a key, which is then given up for a new one
+	maxPast   = 1024            // keys that were given up
 	hungAfter = 8 * time.Second // far beyond op_timeout: a busy machine is no violation
 )
 
@@ -26,8 +27,10 @@ type run struct {
 	handles []atomic.Pointer[l2cache.L2CacheBackend]
 	closing atomic.Bool // a handle is being closed: ErrClosed is no violation
 	keys    [workers * ownKeys]atomic.Pointer[history]
+	past    [maxPast]atomic.Pointer[history] // given up, and read on; nil at first
 
 	serial                    atomic.Int64 // numbers keys
+	retired                   atomic.Int64 // numbers those that were given up
 	ops, doubts, faults, seen atomic.Int64 // seen: errors
 
 	mu       sync.Mutex
@@ -108,6 +111,7 @@ func (w *worker) step(n int) {
 	if _, certain := h.last(); h.len() > maxWrites || !certain && w.rand.IntN(4) == 0 {
 		delete(w.rest, h)
 		w.keys[slot].Store(w.newKey())
+		w.past[w.retired.Add(1)%maxPast].Store(h)
 		return
 	}
 	w.slot = w.rand.IntN(len(w.handles))
@@ -206,8 +210,19 @@ func (w *worker) settle(ctx context.Context, h *history, i int, err error) {
 	w.check(ctx, err)
 }
 
+// pick picks a key to read: now and then one that nobody writes any more, as what has
+// come back under it would stay.
+func (w *worker) pick() *history {
+	if w.rand.IntN(5) == 0 {
+		if h := w.past[w.rand.IntN(maxPast)].Load(); h != nil {
+			return h
+		}
+	}
+	return w.keys[w.rand.IntN(len(w.keys))].Load()
+}
+
 func (w *worker) read(ctx context.Context, b l2cache.L2CacheBackend) {
-	h := w.keys[w.rand.IntN(len(w.keys))].Load()
+	h := w.pick()
 	a := time.Now()
 	switch w.rand.IntN(10) {
 	case 0:
@@ -228,7 +243,7 @@ func (w *worker) readMany(ctx context.Context, b l2cache.L2CacheBackend) {
 	histories := map[string]*history{}
 	var keys []string
 	for range 1 + w.rand.IntN(20) {
-		h := w.keys[w.rand.IntN(len(w.keys))].Load()
+		h := w.pick()
 		histories[h.key] = h
 		keys = append(keys, h.key)
 	}
