@@ -96,7 +96,8 @@ func fromURL(p *l2cache.Params) *Cache {
 			return reach(o, dial)
 		})
 	case "+sentinel":
-		s := &sentinels{c: c, dial: dial, wake: make(chan struct{}, 1), open: map[*tracked]struct{}{}}
+		s := &sentinels{c: c, dial: dial, open: map[*tracked]struct{}{}}
+		s.poll = &inquiry{c: c, fresh: mapAge, do: s.fetch}
 		var number string
 		s.name, number, _ = strings.Cut(strings.TrimPrefix(p.Path, "/"), "/")
 		if s.name == "" {

@@ -223,9 +223,10 @@ type Options struct {
 // Cache is a handle on a database.
 type Cache struct {
 	servers   topology
-	cluster   bool // a transaction is about one key
-	prompt    bool // clients return when ctx ends
-	bounded   bool // clients return at ctx's deadline
+	cluster   bool    // a transaction is about one key
+	roster    *roster // of a cluster
+	prompt    bool    // clients return when ctx ends
+	bounded   bool    // clients return at ctx's deadline
 	opTimeout time.Duration
 	profile   l2cache.Profile
 	meanSize  atomic.Int64 // of the replies to recent reads, in bytes
@@ -255,26 +256,30 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
 	}
 	c := &Cache{opTimeout: cmp.Or(o.OpTimeout, l2cache.DefaultOpTimeout), bounded: bounded}
-	lend := func(single *redis.Client) *node {
-		// What a Watch needs of its own is dialed as the client dials.
-		o := *single.Options()
-		newLink := func() *conn { return newConn(resp3(o), dialer(o.Dialer)) }
-		if !c.bounded {
-			// The clone shares the connections. Its timeouts bound the goroutines that
-			// read for calls which have returned.
-			single = single.WithTimeout(c.opTimeout)
-		}
-		return c.newNode(o.Addr, shared{single}, newLink)
-	}
 	switch client := client.(type) {
 	case *redis.Client:
-		c.servers = alone{lend(client)}
+		c.servers = alone{c.newNode(client.Options().Addr, shared{c.clone(client)}, newLink(*client.Options()))}
 	case *redis.ClusterClient:
 		c.cluster = true
-		c.servers = &borrowed{c: c, client: client, lend: lend, nodes: map[*redis.Client]*node{}}
+		c.servers = newBorrowed(c, client)
 	}
 	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
 	return c, nil
+}
+
+// newLink returns what makes a connection for Watch, which is dialed as a client with the
+// settings of o dials.
+func newLink(o redis.Options) func() *conn {
+	return func() *conn { return newConn(resp3(o), dialer(o.Dialer)) }
+}
+
+// clone returns a client with the connections of single, a caller's, or single itself. Its
+// timeouts bound the goroutines that read for calls which have returned.
+func (c *Cache) clone(single *redis.Client) *redis.Client {
+	if c.bounded {
+		return single
+	}
+	return single.WithTimeout(c.opTimeout)
 }
 
 // check returns what about the client or o keeps the contract from holding, and whether
@@ -329,6 +334,9 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
 		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan |
 		l2cache.CanWatch
+	if servers, ok := c.servers.(members); ok {
+		c.roster = newRoster(c, servers)
+	}
 	c.meanSize.Store(firstMean)
 	c.closing, c.end = context.WithCancel(context.Background())
 }

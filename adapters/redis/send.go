@@ -20,6 +20,8 @@ import (
 // its reply or its error. It returns the first error.
 type pipeliner interface {
 	pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error
+	// rest closes the connections that no call is on, if the client is the handle's own.
+	rest()
 	// close ends the pipelines under way, if the client is the handle's own.
 	close()
 }
@@ -40,6 +42,7 @@ func (s shared) pipeline(ctx context.Context, deadline time.Time, cmds []redis.C
 	return pipeline(ctx, s.client, cmds)
 }
 
+func (s shared) rest()  {}
 func (s shared) close() {}
 
 // errUnsent marks a command that go-redis has not come to.
