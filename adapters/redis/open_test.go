@@ -293,8 +293,14 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// certificates makes an authority and a certificate for localhost, in PEM files.
+// certificates makes an authority and a certificate for localhost and its IP, in PEM files.
 func certificates(t *testing.T, dir string) (ca, cert, key string) {
+	t.Helper()
+	return certificatesFor(t, dir, []net.IP{net.IPv4(127, 0, 0, 1)})
+}
+
+// certificatesFor is certificates for localhost and other IPs.
+func certificatesFor(t *testing.T, dir string, ips []net.IP) (ca, cert, key string) {
 	t.Helper()
 	file := func(name, kind string, der []byte) string {
 		path := filepath.Join(dir, name)
@@ -329,7 +335,7 @@ func certificates(t *testing.T, dir string) (ca, cert, key string) {
 		t.Fatal(err)
 	}
 	leaf := template(2, "localhost")
-	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, ips
 	cert = file("cert.pem", "CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, authority, &serverKey.PublicKey, caKey)))
 	key = file("key.pem", "PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(serverKey)))
 	return ca, cert, key

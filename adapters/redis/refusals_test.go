@@ -194,7 +194,7 @@ func TestClusterTLS(t *testing.T) {
 	t.Parallel()
 	ca, cert, key := certificates(t, t.TempDir())
 	port := freePort(t)
-	oneNodeCluster(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
+	oneNodeCluster(t, "--tls-port", port, "--cluster-port", freePort(t), "--tls-cert-file", cert, "--tls-key-file", key,
 		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no", "--tls-cluster", "yes")
 	b := openURL(t, "rediss+cluster://localhost:"+port+"?tls_ca="+ca)
 	for name, op := range operations("k") {

@@ -63,11 +63,11 @@ func (c *Cluster) Add(args ...string) (*Server, error) {
 	return s, nil
 }
 
-// Meet makes the i-th server known to all others.
+// Meet makes the i-th server known to all others that run.
 func (c *Cluster) Meet(i int) error {
 	host, number, _ := strings.Cut(c.Servers[i].Addr, ":")
 	for j, s := range c.Servers {
-		if j == i {
+		if j == i || !s.Running() {
 			continue
 		}
 		if _, err := command(s, "CLUSTER", "MEET", host, number, c.buses[i].number); err != nil {
