@@ -49,6 +49,33 @@ func (s shared) close() {}
 var errUnsent = errors.New("not sent")
 
 func pipeline(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
+	err := process(ctx, client, cmds)
+	if !foreign(err) {
+		return err
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Err(); foreign(err) {
+			cmd.SetErr(notRedis{err})
+		}
+	}
+	return notRedis{err}
+}
+
+// foreign reports whether err is go-redis's about a reply that is none of the protocol.
+// There is no type of it.
+func foreign(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "redis: can't parse ")
+}
+
+// notRedis does not quote the reply, as go-redis does: who knows what that quotes.
+type notRedis struct{ err error }
+
+func (notRedis) Error() string {
+	return "the reply is not of Redis's protocol; something else may be on this port"
+}
+func (e notRedis) Unwrap() error { return e.err }
+
+func process(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
 	if len(cmds) == 1 {
 		return client.Process(ctx, cmds[0])
 	}
