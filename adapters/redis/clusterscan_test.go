@@ -118,7 +118,10 @@ func forget(t *testing.T, b l2cache.L2CacheBackend, addr string) {
 		})
 	case *borrowed:
 		n := servers.at(addr)
-		client := n.client.(*lent).client
+		lent := n.client.(*lent)
+		lent.mu.Lock()
+		client := lent.client
+		lent.mu.Unlock()
 		if client == nil {
 			t.Fatal("the cluster client does not know the server")
 		}

@@ -1,9 +1,12 @@
 package redis
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/l2cache/l2cache/internal/servertest"
 )
@@ -85,4 +88,28 @@ func TestWatchesShareAPoll(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWatchBesideAStranger: a server joins the cluster that refuses the user.
+func TestWatchBesideAStranger(t *testing.T) {
+	t.Parallel()
+	srv := stableCluster(t)
+	b := openURL(t, clusterURL(srv, ""))
+	w := watch(t, b, "")
+	if _, err := srv.Add("--requirepass", "secret", "--masterauth", "secret"); err != nil {
+		t.Fatal(err)
+	}
+	stranger := newClient(t, redis.Options{Addr: srv.Servers[3].Addr, Password: "secret"})
+	if err := srv.Meet(3); err != nil {
+		t.Fatal(err)
+	}
+	// One refusal is that of the start of the server. The Watch has gone on after the next.
+	until(t, "refusals", func() bool {
+		stats := stranger.Info(t.Context(), "commandstats").Val()
+		return regexp.MustCompile(`cmdstat_ping:.*rejected_calls=([4-9]|\d\d)`).MatchString(stats)
+	})
+	if err := b.Set(t.Context(), "k", nil, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, "event", func() bool { return w.told["k"] > 0 })
 }

@@ -292,7 +292,7 @@ func TestSentinelsAskedOnce(t *testing.T) {
 	before, begin := processed(), time.Now()
 	admin := newClient(t, redis.Options{Addr: srv.Servers[0].Addr})
 	host, port, _ := strings.Cut(srv.Servers[1].Addr, ":")
-	if err := admin.SlaveOf(t.Context(), host, port).Err(); err != nil {
+	if err := admin.Do(t.Context(), "replicaof", host, port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	err := l2cache.SetMany(t.Context(), b, items)

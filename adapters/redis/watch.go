@@ -77,11 +77,11 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		ends[n] = end
 		followers.Go(func() { c.trackNode(ctx, n, prefix, hub, linked) })
 	}
-	relinked := func(err error) {
+	relinked := func(n *node, err error) {
 		switch {
 		case err == nil:
 			hub.Gap()
-		case redis.IsAuthError(err) || redis.IsPermissionError(err):
+		case (redis.IsAuthError(err) || redis.IsPermissionError(err)) && c.needs(n):
 			hub.Fail(err) // its reader may not have come yet, so go on
 		}
 	}
@@ -97,9 +97,9 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		linked := relinked
 		if needed {
 			waiting++
-			linked = func(err error) { first <- err } // the reader begins with a Gap
+			linked = func(_ *node, err error) { first <- err } // the reader begins with a Gap
 		}
-		begin(n, func(err error) { linked(err); linked = relinked })
+		begin(n, func(err error) { linked(n, err); linked = relinked })
 	}
 	for range waiting {
 		if err := <-first; err != nil {
@@ -123,7 +123,7 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		}
 		for n := range nodes {
 			if ends[n] == nil {
-				begin(n, relinked)
+				begin(n, func(err error) { relinked(n, err) })
 			}
 		}
 		for n, end := range ends {
@@ -196,8 +196,8 @@ func (r *roster) fetch(deadline time.Time) error {
 	return nil
 }
 
-// tracked returns the servers that there have to be links to, and of each whether changes
-// can be missed without.
+// tracked returns the servers that there have to be links to, and of each whether a Watch
+// cannot do without.
 func (c *Cache) tracked(ctx context.Context) (map[*node]bool, error) {
 	deadline := time.Now().Add(c.opTimeout)
 	if !c.cluster {
@@ -214,6 +214,16 @@ func (c *Cache) tracked(ctx context.Context) (map[*node]bool, error) {
 	c.roster.mu.Lock()
 	defer c.roster.mu.Unlock()
 	return c.roster.masters, nil
+}
+
+// needs reports whether a link to n is one that a Watch cannot do without.
+func (c *Cache) needs(n *node) bool {
+	if !c.cluster {
+		return true
+	}
+	c.roster.mu.Lock()
+	defer c.roster.mu.Unlock()
+	return c.roster.masters[n]
 }
 
 // trackNode tells hub of n's changes until ctx ends. It calls linked with nil when
