@@ -156,10 +156,14 @@ func newRoster(c *Cache, servers members) *roster {
 
 func (r *roster) fetch(deadline time.Time) error {
 	ctx := r.c.closing
-	others, err := r.servers.some(ctx, deadline)
 	r.mu.Lock()
 	servers := slices.Collect(maps.Keys(r.masters)) // the map may be older
 	r.mu.Unlock()
+	patience := deadline
+	if len(servers) > 0 { // they are to be asked in any case
+		patience = time.Now().Add(time.Until(deadline) / 2)
+	}
+	others, err := r.servers.some(ctx, patience)
 	if len(servers) == 0 && err != nil {
 		return err
 	}
