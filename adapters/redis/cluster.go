@@ -14,9 +14,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/l2cache/l2cache"
-	"github.com/l2cache/l2cache/internal/batch"
 )
 
 const (
@@ -24,13 +21,9 @@ const (
 	// many calls fail.
 	mapAge = 20 * time.Millisecond
 
-	// asked is how many servers are asked for the map at a time, as one of them may
-	// have stalled.
-	asked = 3
-
-	// forgotten is for how long a server without slots is kept after its last call: a
-	// loop over a Scan takes its time, and goes on with the server it has begun with.
-	forgotten = time.Hour
+	// unused is for how long no call has gone to a server without slots whose idle
+	// connections are closed.
+	unused = time.Minute
 )
 
 // A cluster is the topology of a Redis Cluster: a map from slot to master. It is
@@ -41,24 +34,20 @@ type cluster struct {
 	reach func(addr string) *node // makes a node
 	seeds []string
 
-	mu      sync.RWMutex
-	nodes   map[string]*node // by address; guarded by mu
-	owners  []*node          // by slot; nil before there is a map; guarded by mu
-	known   [2][]string      // addresses that the map has: masters, replicas; guarded by mu
-	loaded  time.Time        // when the map was; guarded by mu
-	loading *loading         // nil while the map is not being loaded; guarded by mu
-	closed  bool             // guarded by mu
+	load *inquiry // of the map
+
+	mu     sync.RWMutex
+	nodes  map[string]*node // by address; none is ever removed, for calls go on with what they have begun with; guarded by mu
+	owners []*node          // by slot; nil before there is a map; guarded by mu
+	known  [2][]string      // addresses that the map has: masters, replicas; guarded by mu
+	doubt  bool             // a master has not answered: new calls wait for the map; guarded by mu
+	closed bool             // guarded by mu
 }
 
 func newCluster(c *Cache, seeds []string, reach func(addr string) *node) *cluster {
-	return &cluster{c: c, seeds: seeds, reach: reach, nodes: map[string]*node{}}
-}
-
-// loading is a map of slots on its way.
-type loading struct {
-	done  chan struct{}
-	err   error // set before done is closed
-	doubt bool  // a master has not answered: new calls wait for the map; guarded by mu
+	t := &cluster{c: c, seeds: seeds, reach: reach, nodes: map[string]*node{}}
+	t.load = &inquiry{c: c, fresh: mapAge, do: t.fetch}
+	return t
 }
 
 func (t *cluster) of(ctx context.Context, deadline time.Time, key string) (*node, error) {
@@ -67,7 +56,7 @@ func (t *cluster) of(ctx context.Context, deadline time.Time, key string) (*node
 	if n != nil && !doubt {
 		return n, nil
 	}
-	err := t.load(ctx, deadline)
+	err := t.load.wait(ctx, deadline)
 	if n, _ = t.owner(slot); n != nil {
 		return n, nil
 	}
@@ -84,11 +73,11 @@ func (t *cluster) owner(slot int) (n *node, doubt bool) {
 	if t.owners == nil {
 		return nil, false
 	}
-	return t.owners[slot], t.loading != nil && t.loading.doubt
+	return t.owners[slot], t.doubt
 }
 
 func (t *cluster) masters(ctx context.Context, deadline time.Time) ([]*node, error) {
-	if err := t.load(ctx, deadline); err != nil {
+	if err := t.load.wait(ctx, deadline); err != nil {
 		return nil, err
 	}
 	t.mu.RLock()
@@ -103,7 +92,7 @@ func (t *cluster) masters(ctx context.Context, deadline time.Time) ([]*node, err
 	return slices.Collect(maps.Keys(seen)), nil
 }
 
-func (t *cluster) instead(ctx context.Context, deadline time.Time, n *node, key string, err error) (*node, bool) {
+func (t *cluster) instead(ctx context.Context, _, deadline time.Time, n *node, key string, err error) (*node, bool) {
 	if err == nil || err == redis.Nil {
 		return nil, false
 	}
@@ -115,20 +104,20 @@ func (t *cluster) instead(ctx context.Context, deadline time.Time, n *node, key 
 	case ok:
 		to := t.at(reachable(addr, n.addr))
 		t.moved(slot, to)
-		t.reload(time.Now(), false)
+		t.load.begin(time.Now())
 		if to != n {
 			return to, false
 		}
 	case redis.IsClusterDownError(err) || redis.IsLoadingError(err):
-		t.reload(time.Now(), false)
+		t.load.begin(time.Now())
 	case unsent(err):
-		if t.load(ctx, deadline) == nil {
+		if t.load.wait(ctx, deadline) == nil {
 			if to, _ := t.owner(slot); to != n && to != nil {
 				return to, false
 			}
 		}
 	case !answered(err) && ctx.Err() == nil:
-		t.reload(time.Now(), true)
+		t.suspect()
 	}
 	return nil, false
 }
@@ -192,13 +181,20 @@ func (t *cluster) atLocked(addr string) *node {
 	n := t.nodes[addr]
 	if n == nil {
 		n = t.reach(addr)
-		n.used.Store(time.Now().UnixNano())
 		t.nodes[addr] = n
 		if t.closed {
 			n.client.close()
 		}
 	}
 	return n
+}
+
+func (t *cluster) some(context.Context, time.Time) ([]*node, error) {
+	var all []*node
+	for _, addr := range t.candidates() {
+		all = append(all, t.at(addr))
+	}
+	return all, nil
 }
 
 func (t *cluster) moved(slot int, to *node) {
@@ -209,103 +205,47 @@ func (t *cluster) moved(slot int, to *node) {
 	}
 }
 
-// load loads the map unless it is fresh, or waits for it until ctx ends or the
-// deadline.
-func (t *cluster) load(ctx context.Context, deadline time.Time) error {
-	l := t.reload(deadline, false)
-	if l == nil {
-		return nil
-	}
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-l.done:
-		return l.err
-	case <-timer.C:
-		return batch.ErrTimeout
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// reload begins to load the map, unless that is under way already or the map is fresh:
-// then it returns nil. It takes as long as an operation may, or until the deadline.
-func (t *cluster) reload(deadline time.Time, doubt bool) *loading {
+// suspect has new calls wait for another map.
+func (t *cluster) suspect() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.loading != nil:
-		t.loading.doubt = t.loading.doubt || doubt
-		return t.loading
-	case t.owners != nil && time.Since(t.loaded) < mapAge:
-		return nil
-	}
-	l := &loading{done: make(chan struct{}), doubt: doubt}
-	if !t.c.begin() {
-		l.err = l2cache.ErrClosed
-		close(l.done)
-		return l
-	}
-	t.loading = l
-	if least := time.Now().Add(t.c.opTimeout); deadline.Before(least) {
-		deadline = least
-	}
-	go func() {
-		defer t.c.calls.Done()
-		t.fetch(l, deadline)
-	}()
-	return l
+	t.doubt = true
+	t.mu.Unlock()
+	t.load.begin(time.Now())
 }
 
 // fetch gets the map.
-func (t *cluster) fetch(l *loading, deadline time.Time) {
-	ranges, from, err := t.ask(deadline)
-	var old []*node
+func (t *cluster) fetch(deadline time.Time) error {
+	m, err := askAny(t.c, t.candidates(), func(addr string) (slotMap, error) { return t.ask(deadline, addr) })
 	t.mu.Lock()
+	t.doubt = false
+	var old []*node
 	if err == nil {
-		old = t.installLocked(ranges, from)
+		old = t.installLocked(m)
 	}
-	t.loading = nil
 	t.mu.Unlock()
 	for _, n := range old {
-		n.client.close()
+		n.client.rest()
 	}
-	l.err = err
-	close(l.done)
+	return err
 }
 
-// ask returns the map of the server that answers first.
-func (t *cluster) ask(deadline time.Time) ([]redis.ClusterSlot, *node, error) {
-	type answer struct {
-		cmd *redis.ClusterSlotsCmd
-		n   *node
-		err error
+// A slotMap is what a server knows of the slots.
+type slotMap struct {
+	from   *node
+	ranges []redis.ClusterSlot
+}
+
+func (t *cluster) ask(deadline time.Time, addr string) (slotMap, error) {
+	n := t.at(addr)
+	cmd := redis.NewClusterSlotsCmd(context.Background(), "cluster", "slots")
+	err := t.c.exec(context.Background(), deadline, n, []redis.Cmder{once{cmd}})
+	switch {
+	case err == nil && len(cmd.Val()) == 0:
+		err = fmt.Errorf("%s: %w", addr, errNoMaster)
+	case redis.HasErrorPrefix(err, "This instance has cluster support disabled"):
+		err = fmt.Errorf("%s: %w; for a server that is not part of a cluster, it is redis://", addr, err)
 	}
-	var errs []error
-	for some := range slices.Chunk(t.candidates(), asked) {
-		answers := make(chan answer, len(some))
-		for _, addr := range some {
-			go func() {
-				a := answer{cmd: redis.NewClusterSlotsCmd(context.Background(), "cluster", "slots"), n: t.at(addr)}
-				a.err = t.c.exec(context.Background(), deadline, a.n, []redis.Cmder{once{a.cmd}})
-				answers <- a
-			}()
-		}
-		for range some {
-			a := <-answers
-			if a.err == nil && len(a.cmd.Val()) > 0 {
-				return a.cmd.Val(), a.n, nil
-			}
-			switch {
-			case a.err == nil:
-				a.err = fmt.Errorf("%s: %w", a.n.addr, errNoMaster)
-			case redis.HasErrorPrefix(a.err, "This instance has cluster support disabled"):
-				a.err = fmt.Errorf("%s: %w; for a server that is not part of a cluster, it is redis://", a.n.addr, a.err)
-			}
-			errs = append(errs, a.err)
-		}
-	}
-	return nil, nil, errors.Join(errs...)
+	return slotMap{n, cmd.Val()}, err
 }
 
 // candidates returns whom to ask for the map: masters, replicas, and who was named at
@@ -323,14 +263,14 @@ func (t *cluster) candidates() (list []string) {
 	return list
 }
 
-// installLocked puts a map in place, and returns the servers that are to be closed.
-func (t *cluster) installLocked(ranges []redis.ClusterSlot, from *node) (old []*node) {
+// installLocked puts a map in place, and returns the servers that are not used any more.
+func (t *cluster) installLocked(m slotMap) (old []*node) {
 	t.owners = make([]*node, slots)
 	t.known = [2][]string{}
 	keep := map[*node]bool{}
-	for _, r := range ranges {
+	for _, r := range m.ranges {
 		for i, server := range r.Nodes {
-			addr := reachable(server.Addr, from.addr)
+			addr := reachable(server.Addr, m.from.addr)
 			role := min(i, 1)
 			if !slices.Contains(t.known[role], addr) {
 				t.known[role] = append(t.known[role], addr)
@@ -345,10 +285,8 @@ func (t *cluster) installLocked(ranges []redis.ClusterSlot, from *node) (old []*
 			}
 		}
 	}
-	t.loaded = time.Now()
-	for addr, n := range t.nodes {
-		if !keep[n] && t.loaded.Sub(time.Unix(0, n.used.Load())) > forgotten {
-			delete(t.nodes, addr)
+	for _, n := range t.nodes {
+		if !keep[n] && time.Since(time.Unix(0, n.used.Load())) > unused {
 			old = append(old, n)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +15,10 @@ import (
 
 const (
 	// slotsPage is for how many slots keys are asked for at a time.
-	slotsPage = 100
+	slotsPage = 10
+
+	// slotKeys is how many keys of a slot are asked for. One that has more is scanned.
+	slotKeys = 10_000
 
 	// maxRounds is how many times slots are listed again because they moved meanwhile.
 	maxRounds = 20
@@ -26,9 +30,9 @@ var errMoving = errors.New("slots of the cluster move on and on")
 //
 // A key that moves while masters are scanned one after another may be on none of them
 // at its time. So the keys of each slot that moved, or was moving at the beginning or
-// the end, are listed once more: by a single command each from the server that they
-// move from and then from the one that they move to, so that a key which the first no
-// longer has is found on the second. If meanwhile the slot moves on, so again.
+// the end, are listed once more: from the server that they move from and then from the
+// one that they move to, so that a key which the first no longer has is found on the
+// second. If meanwhile the slot moves on, so again.
 func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		before, err := c.askLayout(ctx)
@@ -60,9 +64,14 @@ func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]stri
 				return
 			}
 			for some := range slices.Chunk(moving, slotsPage) {
-				keys, err := c.keysIn(ctx, now, some)
+				keys, large, err := c.keysIn(ctx, now, some)
 				if !yield(keys, err) || err != nil {
 					return
+				}
+				for keys, err := range c.pagesIn(ctx, now, large, match) {
+					if !yield(keys, err) || err != nil {
+						return
+					}
 				}
 			}
 			then := now
@@ -88,18 +97,6 @@ type place struct {
 	to    *node  // nil if the keys do not move
 }
 
-// servers returns all that may have keys. One that the first of its slots is moving to
-// is not a master yet.
-func (l *layout) servers() []*node {
-	all := slices.Clone(l.masters)
-	for _, p := range l.places {
-		if p.to != nil && !slices.Contains(all, p.to) {
-			all = append(all, p.to)
-		}
-	}
-	return all
-}
-
 // askLayout asks all masters.
 func (c *Cache) askLayout(ctx context.Context) (*layout, error) {
 	l := &layout{}
@@ -118,37 +115,27 @@ func (c *Cache) askLayout(ctx context.Context) (*layout, error) {
 			if err := cmd.Err(); err != nil {
 				return err
 			}
-			l.add(n, cmd.Val(), c.servers.(interface{ at(string) *node }).at)
+			l.add(n, cmd.Val(), c.servers.(members).at)
 		}
 		return nil
 	})
 	return l, err
 }
 
-// add takes what n says of itself in a reply to CLUSTER NODES, in the line with the
-// flag myself: id, address@bus, flags, master, ping, pong, epoch, link, and then a word
-// for each range of slots, and [slot->-id] for a slot that moves to another server.
+// add takes what n says of itself in a reply to CLUSTER NODES: a word for each range of
+// slots that it has, and [slot->-id] for a slot that moves to another server.
 func (l *layout) add(n *node, reply string, at func(addr string) *node) {
-	addrs := map[string]string{} // by id
-	var own []string
-	for line := range strings.Lines(reply) {
-		words := strings.Fields(line)
-		if len(words) < 8 {
-			continue
-		}
-		addrs[words[0]], _, _ = strings.Cut(words[1], "@")
-		if slices.Contains(strings.Split(words[2], ","), "myself") {
-			own = words
-		}
-	}
-	if own == nil {
+	all := parseNodes(reply, n.addr)
+	i := slices.IndexFunc(all, func(m member) bool { return m.is("myself") })
+	if i < 0 {
 		return
 	}
-	epoch, _ := strconv.ParseUint(own[6], 10, 64) // it is a number
-	for _, word := range own[8:] {
+	own := &all[i]
+	for _, word := range own.slots {
 		if slot, id, ok := strings.Cut(strings.Trim(word, "[]"), "->-"); ok {
-			if i, err := strconv.Atoi(slot); err == nil && i >= 0 && i < slots {
-				l.places[i].to = at(reachable(addrs[id], n.addr))
+			to := slices.IndexFunc(all, func(m member) bool { return m.id == id })
+			if i, err := strconv.Atoi(slot); err == nil && i >= 0 && i < slots && to >= 0 {
+				l.places[i].to = at(all[to].addr)
 			}
 			continue
 		}
@@ -162,25 +149,76 @@ func (l *layout) add(n *node, reply string, at func(addr string) *node) {
 			continue
 		}
 		for i := max(from, 0); i <= min(to, slots-1); i++ {
-			if p := &l.places[i]; p.n == nil || p.epoch < epoch { // for a moment, two may claim it
-				p.n, p.epoch = n, epoch
+			if p := &l.places[i]; p.n == nil || p.epoch < own.epoch { // for a moment, two may claim it
+				p.n, p.epoch = n, own.epoch
 			}
 		}
 	}
 }
 
-// keysIn returns the keys of some slots.
-func (c *Cache) keysIn(ctx context.Context, l *layout, some []int) ([]string, error) {
+// A member is a server as another one, or itself, knows it.
+type member struct {
+	id, addr string
+	flags    []string
+	epoch    uint64 // of the configuration
+	slots    []string
+}
+
+func (m *member) is(flag string) bool { return slices.Contains(m.flags, flag) }
+
+// parseNodes returns what the server at an address says to CLUSTER NODES. A line is
+//
+//	id ip:port@bus[,hostname[,…]] flags master ping pong epoch link [slots…]
+//
+// The addresses are those that the cluster tells its clients in redirections: with the
+// host names if the server's own, in the map of slots, has one
+// (cluster-preferred-endpoint-type).
+func parseNodes(reply, from string) []member {
+	var all []member
+	var hosts []string
+	named := false
+	fromHost, _, _ := net.SplitHostPort(from)
+	for line := range strings.Lines(reply) {
+		words := strings.Fields(line)
+		if len(words) < 8 {
+			continue
+		}
+		m := member{id: words[0], flags: strings.Split(words[2], ","), slots: words[8:]}
+		m.epoch, _ = strconv.ParseUint(words[6], 10, 64) // it is a number
+		addr, rest, _ := strings.Cut(words[1], "@")
+		_, rest, _ = strings.Cut(rest, ",")
+		host, _, _ := strings.Cut(rest, ",")
+		m.addr = addr
+		all, hosts = append(all, m), append(hosts, host)
+		named = named || m.is("myself") && host != "" && host == fromHost
+	}
+	for i := range all {
+		m := &all[i]
+		if port := strings.LastIndexByte(m.addr, ':'); named && hosts[i] != "" && port >= 0 {
+			m.addr = hosts[i] + m.addr[port:]
+		}
+		m.addr = reachable(m.addr, from)
+	}
+	return all
+}
+
+// sides are where a slot's keys are looked for, in this order.
+var sides = []func(place) *node{
+	func(p place) *node { return p.n },
+	func(p place) *node { return p.to },
+}
+
+// keysIn returns the keys of some slots, or some of the keys of those that have too many,
+// which it returns, too.
+func (c *Cache) keysIn(ctx context.Context, l *layout, some []int) ([]string, map[int]bool, error) {
 	var keys []string
+	large := map[int]bool{}
 	err := c.await(ctx, func(ctx context.Context, deadline time.Time) error {
-		for _, server := range []func(place) *node{
-			func(p place) *node { return p.n },
-			func(p place) *node { return p.to },
-		} {
+		for _, side := range sides {
 			parts := map[*node][]redis.Cmder{}
 			for _, slot := range some {
-				if n := server(l.places[slot]); n != nil {
-					parts[n] = append(parts[n], once{redis.NewStringSliceCmd(ctx, "cluster", "getkeysinslot", slot, 1<<30)})
+				if n := side(l.places[slot]); n != nil {
+					parts[n] = append(parts[n], once{redis.NewStringSliceCmd(ctx, "cluster", "getkeysinslot", slot, slotKeys)})
 				}
 			}
 			each(parts, func(n *node, cmds []redis.Cmder) { c.exec(ctx, deadline, n, cmds) })
@@ -189,14 +227,40 @@ func (c *Cache) keysIn(ctx context.Context, l *layout, some []int) ([]string, er
 					if err := cmd.Err(); err != nil {
 						return err
 					}
-					keys = append(keys, cmd.(once).Cmder.(*redis.StringSliceCmd).Val()...)
+					list := cmd.(once).Cmder.(*redis.StringSliceCmd).Val()
+					if keys = append(keys, list...); len(list) == slotKeys {
+						large[cmd.Args()[2].(int)] = true
+					}
 				}
 			}
 		}
 		return nil
 	})
 	if err != nil { // and keys may still be written to
-		return nil, err
+		return nil, nil, err
 	}
-	return validKeys(keys), nil
+	return validKeys(keys), large, nil
+}
+
+// pagesIn yields the keys of some slots by SCAN, which is as good as keysIn: what has left
+// a server before it came to it was on the other one when that is scanned.
+func (c *Cache) pagesIn(ctx context.Context, l *layout, some map[int]bool, match string) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		for _, side := range sides {
+			servers := map[*node]bool{}
+			for slot := range some {
+				if n := side(l.places[slot]); n != nil {
+					servers[n] = true
+				}
+			}
+			for n := range servers {
+				for keys, err := range c.pagesOf(ctx, n, match) {
+					keys = slices.DeleteFunc(keys, func(key string) bool { return !some[slotOf(key)] })
+					if !yield(keys, err) || err != nil {
+						return
+					}
+				}
+			}
+		}
+	}
 }

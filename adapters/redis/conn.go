@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -91,13 +92,25 @@ func (p *conns) put(c *conn) {
 	p.idle = append(p.idle, c)
 }
 
+// rest closes the connections that no call is on.
+func (p *conns) rest() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.all = slices.DeleteFunc(p.all, func(c *conn) bool { return slices.Contains(idle, c) })
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.client.Close()
+	}
+}
+
 // close closes the connections that calls are on, waits for the calls, and closes
 // the rest. A client that is closed under a call would say so on stderr.
 func (p *conns) close() {
 	close(p.closing)
 	p.mu.Lock()
 	p.closed = true
-	all := p.all
+	all := slices.Clone(p.all)
 	p.mu.Unlock()
 	for _, c := range all {
 		c.close()
@@ -105,6 +118,8 @@ func (p *conns) close() {
 	for range cap(p.turns) {
 		p.turns <- struct{}{}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, c := range p.all {
 		c.client.Close() // what it could say is that the connection is closed
 	}

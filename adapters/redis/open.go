@@ -66,6 +66,9 @@ func fromURL(p *l2cache.Params) *Cache {
 		config = p.TLS()
 	} else {
 		scheme = strings.TrimPrefix(scheme, "redis")
+		for _, option := range []string{"tls_ca", "tls_cert", "tls_key", "tls_server_name"} {
+			hint(p, option, "TLS is rediss%s://", scheme)
+		}
 	}
 	dial := newDialer(config, p.DialTimeout)
 	reach := func(o redis.Options, dial dialer) *node {
@@ -89,6 +92,7 @@ func fromURL(p *l2cache.Params) *Cache {
 		if strings.Trim(p.Path, "/") != "" {
 			p.Fault("path", "a cluster has no databases")
 		}
+		hint(p, "db", "a cluster has no databases")
 		c.cluster = true
 		c.servers = newCluster(c, p.Addrs("6379"), func(addr string) *node {
 			o := o
@@ -96,12 +100,14 @@ func fromURL(p *l2cache.Params) *Cache {
 			return reach(o, dial)
 		})
 	case "+sentinel":
-		s := &sentinels{c: c, dial: dial, wake: make(chan struct{}, 1), open: map[*tracked]struct{}{}}
+		s := &sentinels{c: c, dial: dial, open: map[*tracked]struct{}{}}
+		s.poll = &inquiry{c: c, fresh: mapAge, do: s.fetch}
 		var number string
 		s.name, number, _ = strings.Cut(strings.TrimPrefix(p.Path, "/"), "/")
 		if s.name == "" {
 			p.Fault("path", "the name of the master is missing, as in redis+sentinel://host/mymaster")
 		}
+		hint(p, "db", "the database is written after the name, as in redis+sentinel://host/mymaster/2")
 		guard := o
 		if !p.Bool("sentinel_auth", false) {
 			guard.Username, guard.Password = "", ""
@@ -117,6 +123,7 @@ func fromURL(p *l2cache.Params) *Cache {
 		s.alone = alone{reach(o, s.connect)}
 		c.servers = s
 	default:
+		hint(p, "db", "the database is the path, as in redis://localhost/2")
 		addrs := p.Addrs("6379")
 		if len(addrs) > 1 {
 			p.Fault("host", "there is more than one; a cluster is redis+cluster://, and sentinels are redis+sentinel://")
@@ -126,6 +133,14 @@ func fromURL(p *l2cache.Params) *Cache {
 		c.servers = alone{reach(o, dial)}
 	}
 	return c
+}
+
+// hint says what is to be written instead of an option, if it is given.
+func hint(p *l2cache.Params, option, format string, args ...any) {
+	const none = "\x00" // which no URL can have
+	if p.String(option, none) != none {
+		p.Fault(option, format, args...)
+	}
 }
 
 // options returns those of every connection. Those that the URL does not set undo what

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,12 +42,17 @@ func TestOpenFaults(t *testing.T) {
 		{"redis+sentinel:///m", "host"},
 		{"redis+sentinel://a/m/x", "path"},
 		{"redis+sentinel://a/m?sentinel_auth=1", "sentinel_auth"},
-		{"redis+sentinel://a/m?tls_ca=x", "unknown option tls_ca"},
+		{"redis+sentinel://a/m?tls_ca=x", "tls_ca: TLS is rediss+sentinel://"},
+		{"redis+sentinel://a/m?db=1", "db: the database is written after the name"},
+		{"redis+cluster://a?db=1", "db: a cluster has no databases"},
+		{"redis+cluster://a?tls_key=", "tls_key: TLS is rediss+cluster://"},
 		{"rediss+cluster://a?tls_ca=/nowhere", "tls_ca"},
 		{"redis://a?durable=yes", "durable"},
-		{"redis://a?db=1", "unknown option db"},
+		{"redis://a?db=1", "db: the database is the path, as in redis://localhost/2"},
 		{"redis://a?client_name=a%20b", "client_name"},
-		{"redis://a?tls_ca=x", "unknown option tls_ca"},
+		{"redis://a?tls_ca=x", "tls_ca: TLS is rediss://"},
+		{"redis://a?tls_server_name=x", "tls_server_name: TLS is rediss://"},
+		{"redis+unix:///run/redis.sock?tls_cert=x", "tls_cert: TLS is"},
 		{"redis://user@a", "password"},
 		{"redis+unix://", "path"},
 		{"redis+unix://elsewhere/run/redis.sock", "host"},
@@ -293,8 +300,14 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// certificates makes an authority and a certificate for localhost, in PEM files.
+// certificates makes an authority and a certificate for localhost and its IP, in PEM files.
 func certificates(t *testing.T, dir string) (ca, cert, key string) {
+	t.Helper()
+	return certificatesFor(t, dir, []net.IP{net.IPv4(127, 0, 0, 1)})
+}
+
+// certificatesFor is certificates for localhost and other IPs.
+func certificatesFor(t *testing.T, dir string, ips []net.IP) (ca, cert, key string) {
 	t.Helper()
 	file := func(name, kind string, der []byte) string {
 		path := filepath.Join(dir, name)
@@ -329,7 +342,7 @@ func certificates(t *testing.T, dir string) (ca, cert, key string) {
 		t.Fatal(err)
 	}
 	leaf := template(2, "localhost")
-	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	leaf.DNSNames, leaf.IPAddresses = []string{"localhost"}, ips
 	cert = file("cert.pem", "CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, authority, &serverKey.PublicKey, caKey)))
 	key = file("key.pem", "PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(serverKey)))
 	return ca, cert, key
@@ -377,6 +390,10 @@ func TestWrongScheme(t *testing.T) {
 	plain := servertest.Redis(t, "--cluster-enabled", "no", "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
 		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no").Addr
 	secure := "localhost:" + port
+	memcached := servertest.Memcached(t).Addr
+	website := httptest.NewServer(http.NotFoundHandler())
+	defer website.Close()
+	web, secret := website.Listener.Addr().String(), "c4n4ry"
 	for _, test := range []struct{ url, want string }{
 		{"rediss://" + plain + "?dial_timeout=1s", "it is redis://"},
 		{"rediss+cluster://" + plain + "?dial_timeout=1s", "it is redis://"},
@@ -385,11 +402,17 @@ func TestWrongScheme(t *testing.T) {
 		{"redis+cluster://" + plain, "it is redis://"},
 		{"redis+sentinel://" + plain + "/m", "are sentinels"},
 		{"redis+sentinel://" + secure + "/m", "it is rediss://"},
+		{"redis://" + memcached, "something else may be on this port"},
+		{"redis://" + web, "something else may be on this port"},
+		{"redis://:" + secret + "@" + web, "something else may be on this port"},
+		{"redis+cluster://" + memcached, "something else may be on this port"},
+		{"redis+sentinel://:" + secret + "@" + web + "/m?sentinel_auth=true", "something else may be on this port"},
 	} {
 		b, err := l2cache.Open(t.Context(), test.url)
 		if !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("Open(%q) = %v, %v; want ErrUnavailable with %q", test.url, b, err, test.want)
 		}
+		wantNoSecret(t, "the error of Open", err)
 	}
 	// A part of a cluster takes connections and refuses keys.
 	b := openURL(t, "redis://"+servertest.Redis(t, "--cluster-enabled", "yes").Addr)

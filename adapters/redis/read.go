@@ -49,7 +49,8 @@ func (c *Cache) readFrom(ctx context.Context, group func(*node) *batch.Group[rea
 	}
 	r := &read{call: call{key: key}}
 	for hop := 0; ; hop++ {
-		if err = c.do(ctx, group(n), r); err == nil {
+		begun := time.Now()
+		if err = c.do(ctx, deadline, group(n), r); err == nil {
 			err = r.err
 		}
 		if err == nil {
@@ -58,14 +59,9 @@ func (c *Cache) readFrom(ctx context.Context, group func(*node) *batch.Group[rea
 		if hop == maxHops {
 			break
 		}
-		to, asking := c.servers.instead(ctx, deadline, n, key, err)
+		to, asking := c.servers.instead(ctx, begun, deadline, n, key, err)
 		if to == nil {
 			break
-		}
-		if hop == 0 { // each do has the operation timeout for itself
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, deadline)
-			defer cancel()
 		}
 		n, r = to, &read{call: call{key: key, asking: asking}}
 	}
@@ -73,7 +69,12 @@ func (c *Cache) readFrom(ctx context.Context, group func(*node) *batch.Group[rea
 }
 
 // do has r run by g. If the error is not nil then r is no longer the caller's.
-func (c *Cache) do(ctx context.Context, g *batch.Group[read], r *read) error {
+func (c *Cache) do(ctx context.Context, deadline time.Time, g *batch.Group[read], r *read) error {
+	if time.Until(deadline) < c.opTimeout-resolution { // which g takes for itself
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
 	if c.inline(ctx) {
 		return g.Do(ctx, r)
 	}

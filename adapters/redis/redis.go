@@ -52,12 +52,13 @@
 //
 // # Clusters
 //
-// A handle has a map from slot to master. The map is loaded (CLUSTER SLOTS, from three
-// servers at a time of which the first to answer is believed) when it is needed first,
-// after MOVED, and when a master is down or does not answer; it is not loaded more often
-// than every 20 ms. What is refused with MOVED or ASK, or could not be sent because the
-// master did not accept a connection, goes to the other server that the answer or the
-// new map names: up to five times, within op_timeout.
+// A handle has a map from slot to master. The map is loaded (CLUSTER SLOTS) when it is
+// needed first, after MOVED, and when a master is down or does not answer; once for all
+// calls that need it, and not again for 20 ms, or for 100 ms if that failed. Who is asked
+// has 20 ms before another server is asked, too; the first to answer is believed. What is
+// refused with MOVED or ASK, or could not be sent because the master did not accept a
+// connection, goes to the other server that the answer or the new map names: up to five
+// times, within op_timeout.
 //
 // Calls share round trips and transactions only with those to the same server. In a
 // transaction there is one key: GetMany and Scan have one for each, in a pipeline, and
@@ -68,17 +69,23 @@
 // meanwhile from one that was not looked at yet to one that was. So all masters say what
 // slots they have, and which are moving (CLUSTER NODES), before and after; those that are
 // or were moving or have another master now are listed again, by CLUSTER GETKEYSINSLOT
-// from where their keys are moving from and then to. That has no pages: the keys of a slot
-// come in one reply. A slot whose keys are moved and moved back, without its getting
-// another owner, is not noticed.
+// from where their keys are moving from and then to. That has no pages: of a slot come
+// 10,000 keys, and if there may be more, both servers are scanned for the slot once more. A
+// slot whose keys are moved and moved back, without its getting another owner, is not
+// noticed.
 //
-// Watch asks for other masters every 500 ms. Slots that move between masters need no
-// Gap: changes are told by the one where they are made.
+// Watch follows all masters, with slots or without. It asks one server for them (CLUSTER
+// NODES) every 500 ms, for all loops of a handle together. Slots that move between masters
+// need no Gap: changes are told by the one where they are made.
+//
+// The servers are dialed by the names that the cluster has for them: host names where
+// cluster-preferred-endpoint-type says so.
 //
 // # Sentinels
 //
 // The sentinels of the URL are asked for the master at each dial, every 500 ms, and
-// when it does not answer or is READONLY. That with the newest configuration is believed,
+// when it does not answer or is READONLY: once for all calls, and not again for 20 ms, or
+// for 100 ms if that failed. That with the newest configuration is believed,
 // or most of them if it is the same; one that has not answered 250 ms after another is not
 // waited for. Others are not looked for. Each connection begins with ROLE, and is not used
 // if the server is no master. When the sentinels name another master all connections to
@@ -141,7 +148,8 @@
 //	rediss://…  rediss+cluster://…  rediss+sentinel://…     the same over TLS
 //
 // Options: pool_size (connections to each server, 10 per CPU by default, 10000 at most),
-// client_name, durable, those of all backends, and with TLS the tls_ ones. A certificate has to
+// client_name, durable, those of all backends, and with TLS the tls_ ones. With
+// rediss+sentinel the sentinels and the servers have TLS. A certificate has to
 // be for the host that is dialed, as the cluster or the sentinels name it, or for
 // tls_server_name. With sentinel_auth=true user and password are for the sentinels, too;
 // sentinels that have others need a client of New.
@@ -154,7 +162,8 @@
 // refuses a [redis.Ring]. A failover client must not have ReplicaOnly, which does not show:
 // all writes fail then. A cluster client's map of slots and connections are used, not what it
 // does about redirections; a server that it does not know, because its first slot is moving
-// there, gets a client of its own with the same settings. Worth setting are:
+// there or because it has lost its last, gets a client of its own with the same settings.
+// Worth setting are:
 //
 //   - ContextTimeoutEnabled: true saves the goroutine in calls whose ctx cannot be
 //     cancelled.
@@ -223,9 +232,10 @@ type Options struct {
 // Cache is a handle on a database.
 type Cache struct {
 	servers   topology
-	cluster   bool // a transaction is about one key
-	prompt    bool // clients return when ctx ends
-	bounded   bool // clients return at ctx's deadline
+	cluster   bool    // a transaction is about one key
+	roster    *roster // of a cluster
+	prompt    bool    // clients return when ctx ends
+	bounded   bool    // clients return at ctx's deadline
 	opTimeout time.Duration
 	profile   l2cache.Profile
 	meanSize  atomic.Int64 // of the replies to recent reads, in bytes
@@ -255,26 +265,30 @@ func New(client redis.UniversalClient, o *Options) (*Cache, error) {
 		return nil, &l2cache.Error{Op: "new", Backend: name, Err: err}
 	}
 	c := &Cache{opTimeout: cmp.Or(o.OpTimeout, l2cache.DefaultOpTimeout), bounded: bounded}
-	lend := func(single *redis.Client) *node {
-		// What a Watch needs of its own is dialed as the client dials.
-		o := *single.Options()
-		newLink := func() *conn { return newConn(resp3(o), dialer(o.Dialer)) }
-		if !c.bounded {
-			// The clone shares the connections. Its timeouts bound the goroutines that
-			// read for calls which have returned.
-			single = single.WithTimeout(c.opTimeout)
-		}
-		return c.newNode(o.Addr, shared{single}, newLink)
-	}
 	switch client := client.(type) {
 	case *redis.Client:
-		c.servers = alone{lend(client)}
+		c.servers = alone{c.newNode(client.Options().Addr, shared{c.clone(client)}, newLink(*client.Options()))}
 	case *redis.ClusterClient:
 		c.cluster = true
-		c.servers = &borrowed{c: c, client: client, lend: lend, nodes: map[*redis.Client]*node{}}
+		c.servers = newBorrowed(c, client)
 	}
 	c.init(l2cache.Profile{Evicts: !o.NoEviction, Durable: o.Durable})
 	return c, nil
+}
+
+// newLink returns what makes a connection for Watch, which is dialed as a client with the
+// settings of o dials.
+func newLink(o redis.Options) func() *conn {
+	return func() *conn { return newConn(resp3(o), dialer(o.Dialer)) }
+}
+
+// clone returns a client with the connections of single, a caller's, or single itself. Its
+// timeouts bound the goroutines that read for calls which have returned.
+func (c *Cache) clone(single *redis.Client) *redis.Client {
+	if c.bounded {
+		return single
+	}
+	return single.WithTimeout(c.opTimeout)
 }
 
 // check returns what about the client or o keeps the contract from holding, and whether
@@ -329,6 +343,9 @@ func (c *Cache) init(p l2cache.Profile) {
 	c.profile.Supports = l2cache.CanGetMany | l2cache.CanSetMany | l2cache.CanDeleteMany |
 		l2cache.CanTouch | l2cache.CanAdd | l2cache.CanDeletePattern | l2cache.CanScan |
 		l2cache.CanWatch
+	if servers, ok := c.servers.(members); ok {
+		c.roster = newRoster(c, servers)
+	}
 	c.meanSize.Store(firstMean)
 	c.closing, c.end = context.WithCancel(context.Background())
 }
@@ -433,7 +450,8 @@ func (c *Cache) askAll(ctx context.Context, deadline time.Time, command func() r
 }
 
 // Close ends the calls under way and waits for the goroutines that read for them:
-// with a caller's client, twice OpTimeout at most. That client stays open.
+// with a caller's client, twice OpTimeout at most, or its ReadTimeout if a cluster client
+// is loading its map. That client stays open.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	already := c.closed

@@ -423,6 +423,27 @@ func TestCloseLeavesTheCallersClient(t *testing.T) {
 	}
 }
 
+// TestCloseOfTheCallersCluster: a cluster client that its owner has closed is not mistaken
+// for one that has given up a server.
+func TestCloseOfTheCallersCluster(t *testing.T) {
+	node, _ := oneNodeCluster(t)
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{node.Addr}})
+	c, err := New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	for name, op := range operations("k") {
+		if err := op(t.Context(), c); !errors.Is(err, l2cache.ErrClosed) {
+			t.Errorf("%s through a closed client = %v, want ErrClosed", name, err)
+		}
+	}
+}
+
 func TestBatchSize(t *testing.T) {
 	b := openURL(t, "redis://"+server(t).Addr)
 	c := b.(*Cache)

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -194,7 +195,7 @@ func TestClusterTLS(t *testing.T) {
 	t.Parallel()
 	ca, cert, key := certificates(t, t.TempDir())
 	port := freePort(t)
-	oneNodeCluster(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
+	oneNodeCluster(t, "--tls-port", port, "--cluster-port", freePort(t), "--tls-cert-file", cert, "--tls-key-file", key,
 		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no", "--tls-cluster", "yes")
 	b := openURL(t, "rediss+cluster://localhost:"+port+"?tls_ca="+ca)
 	for name, op := range operations("k") {
@@ -291,5 +292,58 @@ func TestTopologiesAreQuiet(t *testing.T) { // not in parallel: there is one log
 	}
 	if lines := l.lines(); lines != "" {
 		t.Errorf("go-redis printed:\n%s", lines)
+	}
+}
+
+// TestClusterEvicts fills a cluster that evicts: what is read is right or a miss.
+func TestClusterEvicts(t *testing.T) {
+	t.Parallel()
+	srv := stableCluster(t, "--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru")
+	value := func(key string) []byte { return bytes.Repeat([]byte(key), 1000/len(key)) }
+	for kind, b := range clusterHandles(t, srv, 10*time.Second) {
+		t.Run(kind, func(t *testing.T) {
+			if !l2cache.ProfileOf(b).Evicts {
+				t.Error("the profile does not say Evicts")
+			}
+			misses := 0
+			for part := range 30 {
+				var items []l2cache.Item
+				var keys []string
+				for i := range 1000 {
+					key := fmt.Sprintf("%s%d.%d", kind, part, i)
+					keys = append(keys, key)
+					items = append(items, l2cache.Item{Key: key, Value: value(key), TTL: time.Hour})
+				}
+				if err := l2cache.SetMany(t.Context(), b, items); err != nil {
+					t.Fatalf("SetMany = %v", err)
+				}
+				// Those of the part before may have been evicted.
+				for i := range keys {
+					keys[i] = fmt.Sprintf("%s%d.%d", kind, part/2, i)
+				}
+				entries, err := l2cache.GetMany(t.Context(), b, keys)
+				if err != nil {
+					t.Fatalf("GetMany = %v", err)
+				}
+				misses += len(keys) - len(entries)
+				for key, e := range entries {
+					if !bytes.Equal(e.Value, value(key)) || e.TTL <= 0 || e.TTL > time.Hour {
+						t.Errorf("GetMany: %q = %.40q, %v; want its own value and up to 1h", key, e.Value, e.TTL)
+					}
+				}
+			}
+			for info, err := range l2cache.Scan(t.Context(), b, kind) {
+				if err != nil {
+					t.Fatalf("Scan = %v", err)
+				}
+				if info.Size != len(value(info.Key)) || info.TTL <= 0 || info.TTL > time.Hour {
+					t.Errorf("Scan: %+v, want %d bytes and up to 1h", info, len(value(info.Key)))
+				}
+			}
+			if misses == 0 {
+				t.Error("nothing was evicted")
+			}
+			t.Logf("%d of 30000 reads were misses", misses)
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -170,7 +171,7 @@ func (c *Cache) page(ctx context.Context, n *node, match string, cursor uint64) 
 			info = redis.NewStringCmd(ctx, "info", "server")
 			return []redis.Cmder{scan, info}
 		})
-		return errors.Join(cmds[0].Err(), cmds[1].Err())
+		return cmp.Or(cmds[0].Err(), cmds[1].Err())
 	})
 	if err != nil {
 		return nil, 0, "", err

@@ -20,6 +20,8 @@ import (
 // its reply or its error. It returns the first error.
 type pipeliner interface {
 	pipeline(ctx context.Context, deadline time.Time, cmds []redis.Cmder) error
+	// rest closes the connections that no call is on, if the client is the handle's own.
+	rest()
 	// close ends the pipelines under way, if the client is the handle's own.
 	close()
 }
@@ -40,12 +42,40 @@ func (s shared) pipeline(ctx context.Context, deadline time.Time, cmds []redis.C
 	return pipeline(ctx, s.client, cmds)
 }
 
+func (s shared) rest()  {}
 func (s shared) close() {}
 
 // errUnsent marks a command that go-redis has not come to.
 var errUnsent = errors.New("not sent")
 
 func pipeline(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
+	err := process(ctx, client, cmds)
+	if !foreign(err) {
+		return err
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Err(); foreign(err) {
+			cmd.SetErr(notRedis{err})
+		}
+	}
+	return notRedis{err}
+}
+
+// foreign reports whether err is go-redis's about a reply that is none of the protocol.
+// There is no type of it.
+func foreign(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "redis: can't parse ")
+}
+
+// notRedis does not quote the reply, as go-redis does: who knows what that quotes.
+type notRedis struct{ err error }
+
+func (notRedis) Error() string {
+	return "the reply is not of Redis's protocol; something else may be on this port"
+}
+func (e notRedis) Unwrap() error { return e.err }
+
+func process(ctx context.Context, client *redis.Client, cmds []redis.Cmder) error {
 	if len(cmds) == 1 {
 		return client.Process(ctx, cmds[0])
 	}

@@ -34,10 +34,11 @@ type sentinels struct {
 	name string
 	ask  []pipeliner // one for each sentinel
 	dial dialer
-	wake chan struct{} // has watch ask now; has room for one
+	poll *inquiry // of who the master is
 
 	mu      sync.Mutex
 	current string                // address of the master; empty before the first answer; guarded by mu
+	since   time.Time             // when it was learned; guarded by mu
 	open    map[*tracked]struct{} // connections to it; guarded by mu
 }
 
@@ -113,24 +114,23 @@ func checkRole(ctx context.Context, conn *redis.Conn) error {
 }
 
 // instead has a call done again that was refused because the server is a replica, if
-// there is another master.
-func (s *sentinels) instead(ctx context.Context, deadline time.Time, n *node, _ string, err error) (*node, bool) {
-	if err == nil || !redis.IsReadOnlyError(err) {
-		if err != nil && !answered(err) && ctx.Err() == nil {
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
+// there is another master since it began.
+func (s *sentinels) instead(ctx context.Context, begun, deadline time.Time, n *node, _ string, err error) (*node, bool) {
+	switch {
+	case err == nil || err == redis.Nil:
+	case redis.IsReadOnlyError(err):
+		if s.poll.wait(ctx, deadline) != nil {
+			break
 		}
-		return nil, false
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.since.After(begun) {
+			return n, false
+		}
+	case !answered(err) && ctx.Err() == nil:
+		s.poll.begin(deadline)
 	}
-	s.mu.Lock()
-	before := s.current
-	s.mu.Unlock()
-	if addr, err := s.master(ctx, deadline); err != nil || addr == before {
-		return nil, false
-	}
-	return n, false
+	return nil, false
 }
 
 // A verdict is what a sentinel says of the master.
@@ -140,10 +140,20 @@ type verdict struct {
 	err   error
 }
 
-// master returns the address that the sentinels say whose configuration is the newest,
-// or most of them if they differ, in what has come until the deadline.
+// master returns the address that the sentinels say.
 func (s *sentinels) master(ctx context.Context, deadline time.Time) (string, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	if err := s.poll.wait(ctx, deadline); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current, nil
+}
+
+// fetch learns the address that the sentinels say whose configuration is the newest, or
+// most of them if they differ, in what has come until the deadline.
+func (s *sentinels) fetch(deadline time.Time) error {
+	ctx, cancel := context.WithCancel(s.c.closing)
 	defer cancel()
 	verdicts := make(chan verdict, len(s.ask))
 	for _, sentinel := range s.ask {
@@ -172,10 +182,10 @@ func (s *sentinels) master(ctx context.Context, deadline time.Time) (string, err
 		}
 	}
 	if best.addr == "" {
-		return "", fmt.Errorf("sentinel: %w", errors.Join(errs...))
+		return fmt.Errorf("sentinel: %w", errors.Join(errs...))
 	}
 	s.learn(best.addr)
-	return best.addr, nil
+	return nil
 }
 
 // say returns what a sentinel says. The leader of a failover has the address of the new
@@ -206,7 +216,7 @@ func (s *sentinels) learn(addr string) {
 	s.mu.Lock()
 	if s.current != addr {
 		old, s.open = s.open, map[*tracked]struct{}{}
-		s.current = addr
+		s.current, s.since = addr, time.Now()
 	}
 	s.mu.Unlock()
 	for t := range old {
@@ -222,11 +232,10 @@ func (s *sentinels) watch() {
 	for {
 		select {
 		case <-ticker.C:
-		case <-s.wake:
 		case <-s.c.closing.Done():
 			return
 		}
-		s.master(s.c.closing, time.Now().Add(s.c.opTimeout)) // an error shows in the calls that need to dial
+		s.poll.begin(time.Now()) // an error shows in the calls that need to dial
 	}
 }
 

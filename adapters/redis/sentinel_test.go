@@ -163,3 +163,53 @@ func isAt(t *testing.T, addr, key string) bool {
 	n, err := client.Exists(context.Background(), key).Result()
 	return err == nil && n == 1 && isMaster(client)
 }
+
+// TestSentinelTLS: sentinels and servers have TLS, and the sentinels name another master.
+func TestSentinelTLS(t *testing.T) {
+	t.Parallel()
+	ca, cert, key := certificates(t, t.TempDir())
+	secure := func(port string) []string {
+		return []string{
+			"--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
+			"--tls-auth-clients", "no", "--tls-replication", "yes",
+		}
+	}
+	ports := []string{freePort(t), freePort(t), freePort(t)}
+	servers := []*servertest.Server{servertest.Redis(t, secure(ports[0])...), servertest.Redis(t, secure(ports[1])...)}
+	sentinel, err := servertest.StartLoneSentinel(secure(ports[2])...)
+	if err != nil {
+		servertest.SkipOrFail(t, err)
+	}
+	t.Cleanup(func() { sentinel.Close() })
+	admin := newClient(t, redis.Options{Addr: sentinel.Addr, Protocol: 2})
+	monitor := func(port string) {
+		t.Helper()
+		if err := admin.Do(t.Context(), "sentinel", "monitor", "mymaster", "127.0.0.1", port, 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	monitor(ports[0])
+	url := "rediss+sentinel://localhost:" + ports[2] + "/mymaster"
+	b := openURL(t, url+"?op_timeout=4s&tls_ca="+ca)
+	for name, op := range operations("k") {
+		if err := op(t.Context(), b); err != nil && !errors.Is(err, l2cache.ErrNotFound) {
+			t.Errorf("%s = %v", name, err)
+		}
+	}
+	w := watch(t, b, "")
+	if err := b.Set(t.Context(), "first", nil, time.Minute); err != nil || !isAt(t, servers[0].Addr, "first") {
+		t.Errorf("Set = %v, or it is not on the master", err)
+	}
+	_, gaps := w.count()
+	if err := admin.Do(t.Context(), "sentinel", "remove", "mymaster").Err(); err != nil {
+		t.Fatal(err)
+	}
+	monitor(ports[1])
+	w.await(t, "Gap when there is another master", func() bool { return w.gaps > gaps })
+	if err := b.Set(t.Context(), "second", nil, time.Minute); err != nil || !isAt(t, servers[1].Addr, "second") {
+		t.Errorf("Set = %v, or it is not on the other master", err)
+	}
+	if _, err := l2cache.Open(t.Context(), url); !errors.Is(err, l2cache.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("Open by a sentinel with an unknown authority = %v, want an error about its certificate", err)
+	}
+}

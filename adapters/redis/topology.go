@@ -43,11 +43,19 @@ type topology interface {
 	of(ctx context.Context, deadline time.Time, key string) (*node, error)
 	// masters returns the servers that have all keys between them, as they are now.
 	masters(ctx context.Context, deadline time.Time) ([]*node, error)
-	// instead returns who is to do what n did not do for key, as err proves, and
-	// whether to say ASKING first. It is nil if err proves no such thing.
-	instead(ctx context.Context, deadline time.Time, n *node, key string, err error) (to *node, asking bool)
+	// instead returns who is to do what n, asked since begun, did not do for key, as err
+	// proves, and whether to say ASKING first. It is nil if err proves no such thing.
+	instead(ctx context.Context, begun, deadline time.Time, n *node, key string, err error) (to *node, asking bool)
 	// close ends the calls under way to servers, if they are the handle's own.
 	close()
+}
+
+// members is what a topology of a cluster has, too.
+type members interface {
+	// some returns servers that can be asked about the others.
+	some(ctx context.Context, deadline time.Time) ([]*node, error)
+	// at returns the server with an address, which others have told.
+	at(addr string) *node
 }
 
 // alone is the topology of one server.
@@ -56,7 +64,7 @@ type alone struct{ *node }
 func (a alone) of(context.Context, time.Time, string) (*node, error) { return a.node, nil }
 func (a alone) masters(context.Context, time.Time) ([]*node, error)  { return []*node{a.node}, nil }
 func (a alone) close()                                               { a.client.close() }
-func (a alone) instead(context.Context, time.Time, *node, string, error) (*node, bool) {
+func (a alone) instead(context.Context, time.Time, time.Time, *node, string, error) (*node, bool) {
 	return nil, false
 }
 
@@ -76,11 +84,12 @@ func (c *Cache) keyed(ctx context.Context, deadline time.Time, key string, cmds 
 		if asking {
 			all = append([]redis.Cmder{newAsking()}, cmds...)
 		}
+		begun := time.Now()
 		err := c.exec(ctx, deadline, n, all)
 		if err == nil || hop == maxHops {
 			return err
 		}
-		to, asks := c.servers.instead(ctx, deadline, n, key, err)
+		to, asks := c.servers.instead(ctx, begun, deadline, n, key, err)
 		if to == nil {
 			return err
 		}
@@ -109,6 +118,7 @@ func scatter[T interface{ target() *call }](ctx context.Context, deadline time.T
 	do func(context.Context, time.Time, *node, []T) error,
 ) {
 	for hop := 0; len(all) > 0; hop++ {
+		begun := time.Now()
 		parts := map[*node][]T{}
 		for _, t := range all {
 			call := t.target()
@@ -130,6 +140,8 @@ func scatter[T interface{ target() *call }](ctx context.Context, deadline time.T
 				broken[n] = err
 			}
 		})
+		// Results that are there are not to be lost while somebody else is asked.
+		patience := time.Now().Add(time.Until(deadline) / 2)
 		all = nil
 		for n, part := range parts {
 			for _, t := range part {
@@ -137,7 +149,7 @@ func scatter[T interface{ target() *call }](ctx context.Context, deadline time.T
 				if call.err == nil || hop == maxHops {
 					continue
 				}
-				if to, asking := c.servers.instead(ctx, deadline, n, call.key, call.err); to != nil {
+				if to, asking := c.servers.instead(ctx, begun, patience, n, call.key, call.err); to != nil {
 					call.to, call.asking = to, asking
 					all = append(all, t)
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -76,11 +77,11 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		ends[n] = end
 		followers.Go(func() { c.trackNode(ctx, n, prefix, hub, linked) })
 	}
-	relinked := func(err error) {
+	relinked := func(n *node, err error) {
 		switch {
 		case err == nil:
 			hub.Gap()
-		case redis.IsAuthError(err) || redis.IsPermissionError(err):
+		case (redis.IsAuthError(err) || redis.IsPermissionError(err)) && c.needs(n):
 			hub.Fail(err) // its reader may not have come yet, so go on
 		}
 	}
@@ -91,11 +92,16 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		return
 	}
 	first := make(chan error, len(nodes))
-	for _, n := range nodes {
-		linked := func(err error) { first <- err } // the reader begins with a Gap
-		begin(n, func(err error) { linked(err); linked = relinked })
+	waiting := 0
+	for n, needed := range nodes {
+		linked := relinked
+		if needed {
+			waiting++
+			linked = func(_ *node, err error) { first <- err } // the reader begins with a Gap
+		}
+		begin(n, func(err error) { linked(n, err); linked = relinked })
 	}
-	for range nodes {
+	for range waiting {
 		if err := <-first; err != nil {
 			started <- err
 			return
@@ -115,30 +121,113 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		if err != nil {
 			continue // the links say what is wrong
 		}
-		for _, n := range nodes {
+		for n := range nodes {
 			if ends[n] == nil {
-				begin(n, relinked)
+				begin(n, func(err error) { relinked(n, err) })
 			}
 		}
 		for n, end := range ends {
-			if !slices.Contains(nodes, n) {
+			if _, listed := nodes[n]; !listed {
 				end()
 				delete(ends, n)
+				hub.Gap() // what n has not told yet is missed
 			}
 		}
 	}
 }
 
-// tracked returns the servers that there have to be links to.
-func (c *Cache) tracked(ctx context.Context) ([]*node, error) {
-	if !c.cluster {
-		return c.servers.masters(ctx, time.Now().Add(c.opTimeout))
+// A roster is what a Watch of a cluster follows: all its masters, as one of its servers
+// knows them. One without slots is among them, for the keys of a slot that moves to it
+// change there before the slot is its own.
+type roster struct {
+	c       *Cache
+	servers members
+	ask     *inquiry
+
+	mu      sync.Mutex
+	masters map[*node]bool // whether it has slots; guarded by mu
+}
+
+func newRoster(c *Cache, servers members) *roster {
+	r := &roster{c: c, servers: servers}
+	r.ask = &inquiry{c: c, fresh: lookout * 3 / 4, do: r.fetch} // the loops of a handle share it
+	return r
+}
+
+func (r *roster) fetch(deadline time.Time) error {
+	ctx := r.c.closing
+	r.mu.Lock()
+	servers := slices.Collect(maps.Keys(r.masters)) // the map may be older
+	r.mu.Unlock()
+	patience := deadline
+	if len(servers) > 0 { // they are to be asked in any case
+		patience = time.Now().Add(time.Until(deadline) / 2)
 	}
-	l, err := c.askLayout(ctx)
+	others, err := r.servers.some(ctx, patience)
+	if len(servers) == 0 && err != nil {
+		return err
+	}
+	for _, n := range others {
+		if !slices.Contains(servers, n) {
+			servers = append(servers, n)
+		}
+	}
+	masters, err := askAny(r.c, servers, func(n *node) (map[*node]bool, error) {
+		cmd := redis.NewStringCmd(ctx, "cluster", "nodes")
+		if err := r.c.exec(ctx, deadline, n, []redis.Cmder{once{cmd}}); err != nil {
+			return nil, err
+		}
+		masters := map[*node]bool{}
+		member := false // n, of a cluster
+		for _, m := range parseNodes(cmd.Val(), n.addr) {
+			has := len(m.slots) > 0
+			member = member || has
+			if m.is("master") && !m.is("noaddr") && !m.is("handshake") && (has || !m.is("fail")) {
+				masters[r.servers.at(m.addr)] = has
+			}
+		}
+		if !member {
+			return nil, errNoMaster
+		}
+		return masters, nil
+	})
 	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.masters = masters
+	return nil
+}
+
+// tracked returns the servers that there have to be links to, and of each whether a Watch
+// cannot do without.
+func (c *Cache) tracked(ctx context.Context) (map[*node]bool, error) {
+	deadline := time.Now().Add(c.opTimeout)
+	if !c.cluster {
+		nodes, err := c.servers.masters(ctx, deadline)
+		all := map[*node]bool{}
+		for _, n := range nodes {
+			all[n] = true
+		}
+		return all, err
+	}
+	if err := c.roster.ask.wait(ctx, deadline); err != nil {
 		return nil, err
 	}
-	return l.servers(), nil
+	c.roster.mu.Lock()
+	defer c.roster.mu.Unlock()
+	return c.roster.masters, nil
+}
+
+// needs reports whether a link to n is one that a Watch cannot do without.
+func (c *Cache) needs(n *node) bool {
+	if !c.cluster {
+		return true
+	}
+	c.roster.mu.Lock()
+	defer c.roster.mu.Unlock()
+	return c.roster.masters[n]
 }
 
 // trackNode tells hub of n's changes until ctx ends. It calls linked with nil when

@@ -63,11 +63,11 @@ func (c *Cluster) Add(args ...string) (*Server, error) {
 	return s, nil
 }
 
-// Meet makes the i-th server known to all others.
+// Meet makes the i-th server known to all others that run.
 func (c *Cluster) Meet(i int) error {
 	host, number, _ := strings.Cut(c.Servers[i].Addr, ":")
 	for j, s := range c.Servers {
-		if j == i {
+		if j == i || !s.Running() {
 			continue
 		}
 		if _, err := command(s, "CLUSTER", "MEET", host, number, c.buses[i].number); err != nil {
@@ -218,7 +218,7 @@ func (r *Sentinel) start(gone time.Duration, args []string) error {
 		r.Servers = append(r.Servers, s)
 	}
 	for range 3 {
-		s, err := start(&redisSentinel, nil, reserve)
+		s, err := StartLoneSentinel()
 		if err != nil {
 			return err
 		}
@@ -236,6 +236,9 @@ func (r *Sentinel) start(gone time.Duration, args []string) error {
 	}
 	return r.Await()
 }
+
+// StartLoneSentinel starts a sentinel that watches nothing.
+func StartLoneSentinel(args ...string) (*Server, error) { return start(&redisSentinel, args, reserve) }
 
 // Await returns when each sentinel that runs knows the others and two replicas.
 func (r *Sentinel) Await() error {
