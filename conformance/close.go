@@ -61,8 +61,9 @@ var closeCases = []Case{
 					defer p.catch()
 					h.close()
 				})
-				p.parallelNoExit(16, func(w int) {
-					op := p.operations()[w%len(p.operations())]
+				ops := append(p.operations(), batchOperations...)
+				p.parallelNoExit(24, func(w int) {
+					op := ops[w%len(ops)]
 					for {
 						o := h.try(p.ctx, op, "k")
 						if errors.Is(o.err, l2cache.ErrClosed) {
