@@ -17,10 +17,10 @@ import (
 var batchCases = []Case{
 	{
 		ID:    "batch/get",
-		Law:   "GetMany returns the entries that there are, each under its own key, with its TTL; a missing key is in neither map nor error",
+		Law:   "GetMany returns the entries that there are, each under its own key, with its TTL; a missing key is in neither map nor error; whichever handle has stored it",
 		cause: "replies that are matched by position after a miss was left out",
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			var keys []string
 			sets := map[string]span{}
 			for i := range 60 {
@@ -32,7 +32,7 @@ var batchCases = []Case{
 			}
 			sets["k2"] = h.set("k2", "", batchTTL(2)) // an empty value is there, too
 			p.ageTTLs()
-			got, s := h.getMany(keys)
+			got, s := peer.getMany(keys)
 			for i, key := range keys {
 				e, hit := got[key]
 				set, live := sets[key]
@@ -55,7 +55,7 @@ var batchCases = []Case{
 		After: []string{"batch/get"},
 		timed: true,
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			ttl := p.longer(400 * time.Millisecond)
 			items := []l2cache.Item{
 				{Key: "short", Value: []byte("s"), TTL: ttl},
@@ -64,7 +64,7 @@ var batchCases = []Case{
 				{Key: "large", Value: []byte(noise(50_000, 1)), TTL: time.Minute},
 			}
 			h.set("hour", "old", l2cache.NoExpiry)
-			s := h.setMany(items)
+			s := peer.setMany(items)
 			for _, item := range items[1:] {
 				h.wantHit(item.Key, string(item.Value))
 				p.judgeTTL(h.entry(item.Key), s, item.TTL)
@@ -79,7 +79,7 @@ var batchCases = []Case{
 		Law:   "DeleteMany removes its keys, those that are missing without an error, and no others",
 		cause: "a delete that stops at the first key that is not there",
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			var keys []string
 			for i := range 40 {
 				key := fmt.Sprint("k", i)
@@ -90,7 +90,7 @@ var batchCases = []Case{
 					keys = append(keys, key)
 				}
 			}
-			if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
+			if err := l2cache.DeleteMany(p.ctx, peer.b, keys); err != nil {
 				p.failf("DeleteMany of %d keys, half of them missing = %v | want nil", len(keys), err)
 			}
 			for i := range 40 {
@@ -364,13 +364,18 @@ var batchCases = []Case{
 	},
 	{
 		ID:    "batch/stalled",
-		Law:   "a batch against a server that does not answer returns when its ctx ends",
+		Law:   "a batch against a server that does not answer returns when its ctx ends, by its deadline or by cancellation",
 		cause: "a batch that honours ctx between its round trips only",
 		needs: needStall,
 		Alone: true,
 		run: func(p *probe) {
 			p.promptly(batchOperations, context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
 				return context.WithDeadline(p.ctx, end)
+			})
+			p.promptly(batchOperations, context.Canceled, func(end time.Time) (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(p.ctx)
+				time.AfterFunc(time.Until(end), cancel)
+				return ctx, cancel
 			})
 		},
 	},

@@ -239,7 +239,7 @@ func ownTimeoutCase(p *probe) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
 	p.stall()
-	own, ops := p.e.o.OpTimeout, p.operations()
+	own, ops := p.e.o.OpTimeout, append(p.operations(), batchOperations...)
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	contexts := []context.Context{context.Background(), deadline}

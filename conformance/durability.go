@@ -154,6 +154,15 @@ var durabilityCases = []Case{
 			short := h.set("short", "v", ttl)
 			h.set("deleted", "v", time.Hour)
 			h.delete("deleted")
+			many := h.setMany([]l2cache.Item{{Key: "set many", Value: []byte("v"), TTL: time.Hour}, {Key: "many too", Value: []byte("v"), TTL: time.Hour}})
+			later := map[string]span{"set many": many, "many too": many}
+			if p.e.profile.Supports.Has(l2cache.CanAdd) {
+				later["added"] = h.add("added", "v", time.Hour, true)
+			}
+			if p.e.profile.Supports.Has(l2cache.CanTouch) {
+				h.set("touched", "v", time.Minute)
+				later["touched"] = h.touch("touched", time.Hour)
+			}
 			p.down()
 			p.gone(short, ttl)
 			p.up()
@@ -164,6 +173,10 @@ var durabilityCases = []Case{
 			h.wantMiss("deleted")
 			p.judgeTTL(h.entry("hour"), hour, time.Hour)
 			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			for key, set := range later {
+				h.wantHit(key, "v")
+				p.judgeTTL(h.entry(key), set, time.Hour)
+			}
 		},
 	},
 	{

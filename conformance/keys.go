@@ -124,7 +124,7 @@ var keyCases = []Case{
 		Law:   "space at the beginning, at the end and inside a key is significant",
 		cause: "trimming",
 		run: func(p *probe) {
-			p.distinct([]string{"a", " a", "a ", " a ", "a  ", "\ta", "a\t", "a b", "a  b", "a\tb", " ", "  ", "\t", "\n", "a\n", "\u00a0", "\u2003a"})
+			p.distinct([]string{"a", " a", "a ", " a ", "a  ", "\ta", "a\t", "a b", "a  b", "a\tb", " ", "  ", "\t", "\n", "a\n", "\u00a0", "\u2003a", "a\u00a0b", "a\u2003b", "a\u0085", "\u0085", "\u2028", "a\v", "a\f", "a\r"})
 		},
 	},
 	{
@@ -169,7 +169,7 @@ var keyCases = []Case{
 		run: func(p *probe) {
 			p.distinct([]string{
 				"*", "?", "[", "]", "[a]", "[a-z]", "\\", "\\*", ">", ".", "a", "b", "ab", "a*", "a?", "*a", "a.b", "a.*", "a.>", "a.b.c",
-				"%", "%25", "%2A", "$", "$KV", "{a}", "{b}", "^a", "a$", "#", "&", "=", "+", "|", "~", "`", "'", "\"", "''", "--", ";",
+				"%", "%25", "%2A", "$", "$KV", "{a}", "{b}", "^a", "a$", "#", "&", "=", "+", "|", "~", "`", "'", "\"", "''", "--", ";", "<", "&lt;", "a&b", "a&amp;b", "a&#38;b", "a&ampb", "a&", "&a",
 			})
 		},
 	},

@@ -31,14 +31,27 @@ func anySequenceCase(p *probe) {
 	if !p.e.profile.Exclusive {
 		m.handles = append(m.handles, p.open())
 	}
-	for _, key := range []string{"a", "A", "a ", "a/", "a:", "a:b", "ab", "\x00", "*", "a*", "\xff", "日", "b", strings.Repeat("k", p.e.profile.MaxKeyLen)} {
-		if len(key) <= p.e.profile.MaxKeyLen {
-			m.keys = append(m.keys, key)
-		}
-	}
 	begin := time.Now()
 	for i := 0; i < 150 || i < 3000 && time.Since(begin) < p.horizon()/2; i++ {
+		if i%200 == 0 {
+			m.renew(strings.Repeat("k", i/200))
+		}
 		m.step(i)
+	}
+}
+
+// renew deletes what there is, and goes on with keys that nobody has had yet.
+func (m *model) renew(prefix string) {
+	if err := l2cache.DeleteMany(m.p.ctx, m.handles[0].b, m.keys); err != nil {
+		m.p.failf("DeleteMany = %v | want nil", err)
+	}
+	m.keys = m.keys[:0]
+	clear(m.entries)
+	longest := m.p.e.profile.MaxKeyLen
+	for _, key := range []string{"a", "A", "a ", "a/", "a:", "a:b", "ab", "\x00", "*", "a*", "\xff", "日", "b", strings.Repeat("l", max(longest-len(prefix), 1))} {
+		if len(prefix)+len(key) <= longest {
+			m.keys = append(m.keys, prefix+key)
+		}
 	}
 }
 
@@ -131,7 +144,7 @@ func (m *model) step(i int) {
 	case turn < 11 && supports.Has(l2cache.CanTouch):
 		m.touch(h, key, ttl)
 	case turn == 11 && supports.Has(l2cache.CanScan):
-		m.scan(h, []string{"", key, "a", "zz"}[i%4])
+		m.scan(h, []string{"", key, key[:len(key)-1], "zz"}[i%4])
 	case turn == 12:
 		keys := []string{key, m.key(), m.key()}
 		got, s := h.getMany(keys)

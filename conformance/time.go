@@ -169,6 +169,7 @@ func (p *probe) spans(write func(h *handle, key string, ttl time.Duration) span)
 	var vague atomic.Int32
 	p.parallel(len(ttls), func(i int) {
 		key := fmt.Sprint("k", i)
+		time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
 		set := write(h, key, ttls[i])
 		if !h.glance(key, set, ttls[i]) {
 			vague.Add(1)
@@ -208,11 +209,11 @@ func (h *handle) glance(key string, set span, ttl time.Duration) bool {
 	}
 	look()
 	if ttl > p.horizon() {
-		sleepUntil(set.call.Add(p.horizon()))
+		sleepUntil(set.call.Add(p.horizon() - rand.N(10*time.Millisecond))) // not a whole number of any unit later
 		look()
 		return true
 	}
-	for _, t := range []time.Time{set.call.Add(ttl / 2), l.early().Add(-ttl / 10), l.early().Add(-time.Millisecond), l.early().Add(-1), l.late().Add(1)} {
+	for _, t := range []time.Time{set.call.Add(ttl / 2), l.early().Add(-ttl / 10), l.early().Add(-time.Millisecond), l.early().Add(-500 * time.Microsecond), l.early().Add(-1), l.late().Add(1)} {
 		if t.After(time.Now()) || t.After(l.late()) {
 			sleepUntil(t)
 			look()

@@ -117,9 +117,7 @@ var touchCases = []Case{
 			p.gone(s, ttl)
 			for _, key := range []string{"missing", "deleted", "expired"} {
 				for _, ttl := range []time.Duration{time.Hour, l2cache.NoExpiry} {
-					if err := l2cache.Touch(p.ctx, h.b, key, ttl); !errors.Is(err, l2cache.ErrNotFound) {
-						p.failf("Touch(%s, %s) = %v | want ErrNotFound", key, ttlText(ttl), err)
-					}
+					p.wantError(operation{name: "Touch"}, outcome{err: l2cache.Touch(p.ctx, h.b, key, ttl)}, l2cache.ErrNotFound)
 					h.wantMiss(key)
 				}
 			}

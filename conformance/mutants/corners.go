@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"html"
 	"path"
 	"slices"
 	"strconv"
@@ -103,7 +104,7 @@ func (s *shared) drop(key string) {
 
 // cornerMutants break a rule in a corner: for some TTLs, lengths, numbers, keys,
 // operations or handles only.
-var cornerMutants = slices.Concat(cornerTTLs, cornerKeys, cornerValues, cornerCounts, cornerPeers, cornerWatches)
+var cornerMutants = slices.Concat(cornerTTLs, cornerKeys, cornerValues, cornerCounts, cornerPeers, cornerWatches, cornerFaults)
 
 var cornerTTLs = []Mutant{
 	converted("TTLs between 30 s and a minute are halved", "the TTL is the one that was given",
@@ -126,6 +127,15 @@ var cornerTTLs = []Mutant{
 		between(year+1, 60*year, func(ttl time.Duration) time.Duration { return min(ttl, 12*year) }), "ttl/set/every-magnitude"),
 	converted("a TTL just over the largest is a second", "a larger TTL is stored as MaxTTL",
 		between(l2cache.MaxTTL+1, l2cache.NoExpiry-1, func(time.Duration) time.Duration { return time.Second }), "ttl/set/every-magnitude"),
+	{
+		Name:  "deadlines are in whole milliseconds, cut",
+		Rule:  "never early",
+		Kills: []string{"ttl/set/every-magnitude"},
+		New: remote.edit(func(c *client) {
+			deadline := c.deadline
+			c.deadline = func(now time.Time, ttl time.Duration) time.Time { return deadline(now.Truncate(time.Millisecond), ttl) }
+		}),
+	},
 	{
 		Name:  "entries of one to two seconds end after one, and do not say so",
 		Rule:  "never early",
@@ -231,6 +241,8 @@ var cornerKeys = []Mutant{
 		}
 		return key
 	}, "keys/odd"),
+	named("escapes of HTML in a key are read", "distinct keys never collide", html.UnescapeString, "keys/literals"),
+	named("line ends in a key are all the same", "distinct keys never collide", strings.NewReplacer("\u0085", "\n", "\u2028", "\n").Replace, "keys/space"),
 	named("the 17th part of a path and what is below it do not count", "distinct keys never collide", func(key string) string {
 		if parts := strings.Split(key, "/"); len(parts) > 16 {
 			return strings.Join(parts[:16], "/")
@@ -464,6 +476,15 @@ var cornerValues = []Mutant{
 			return c.read(ctx, "get", key)
 		}}
 	}, "context/own-reply"),
+	patched("Touch of a missing key is ErrUnavailable as well", "a miss is ErrNotFound and nothing else", func(c *client) patch {
+		return patch{touch: func(ctx context.Context, key string, ttl time.Duration) error {
+			err := c.Touch(ctx, key, ttl)
+			if err == l2cache.ErrNotFound {
+				err = errors.Join(err, l2cache.ErrUnavailable)
+			}
+			return err
+		}}
+	}, "touch/missing"),
 	patched("a miss is ErrUnavailable as well", "a miss is ErrNotFound and nothing else", func(c *client) patch {
 		return patch{read: func(ctx context.Context, key string) (l2cache.Entry, error) {
 			e, err := c.read(ctx, "get", key)
@@ -807,6 +828,38 @@ var cornerPeers = []Mutant{
 			c.Scan(ctx, prefix)(yield)
 		}}
 	}, "scan/side-by-side"),
+	patched("concurrent calls of GetMany share a buffer for their keys", "concurrent callers each get what they asked for", func(c *client) patch {
+		var mu sync.Mutex
+		var buffer []string // guarded by mu
+		return patch{getMany: func(ctx context.Context, keys []string) (map[string]l2cache.Entry, error) {
+			mu.Lock()
+			buffer = append(buffer[:0:0], keys...)
+			mu.Unlock()
+			time.Sleep(20 * time.Microsecond)
+			mu.Lock()
+			sent := buffer
+			mu.Unlock()
+			got, err := c.GetMany(ctx, sent)
+			entries := map[string]l2cache.Entry{}
+			for i, key := range keys {
+				if e, ok := got[sent[min(i, len(sent)-1)]]; ok {
+					entries[key] = e
+				}
+			}
+			return entries, err
+		}}
+	}, "concurrency/cross-talk"),
+	patched("a SetMany beside another is lost", "concurrent callers are all served", func(c *client) patch {
+		var n atomic.Int64
+		return patch{setMany: func(ctx context.Context, items []l2cache.Item) error {
+			defer n.Add(-1)
+			if n.Add(1) > 1 {
+				return c.begin(ctx, "setmany")
+			}
+			time.Sleep(20 * time.Microsecond)
+			return c.SetMany(ctx, items)
+		}}
+	}, "concurrency/cross-talk"),
 	patched("DeleteMany leaves what another handle has added", "each operation finds what the others have left", func(c *client) patch {
 		s, own := c.shared(), new(sync.Map)
 		return patch{
@@ -1065,4 +1118,59 @@ var cornerWatches = []Mutant{
 			return c.Close()
 		}}
 	}, "watch/peer"),
+}
+
+var cornerFaults = []Mutant{
+	patched("the script behind Touch is gone after a restart of the server", "the same handle works again, with every operation", func(c *client) patch {
+		c.s.mu.Lock()
+		loaded := c.s.restarts
+		c.s.mu.Unlock()
+		return patch{touch: func(ctx context.Context, key string, ttl time.Duration) error {
+			c.s.mu.Lock()
+			restarts := c.s.restarts
+			c.s.mu.Unlock()
+			if restarts != loaded && c.check(ctx, "touch", key) == nil {
+				return c.failure(ctx, "touch", key, errors.New("no such script"))
+			}
+			return c.Touch(ctx, key, ttl)
+		}}
+	}, "errors/recovers"),
+	patched("a batch has no timeout of its own", "the backend's own timeout ends every operation", func(c *client) patch {
+		patient := c.twin()
+		patient.timeout = time.Hour
+		return patch{getMany: patient.GetMany}
+	}, "context/own-timeout"),
+	patched("Close leaves a batch waiting", "Close ends the calls that wait", func(c *client) patch {
+		deaf := c.twin()
+		deaf.closed = make(chan struct{})
+		return patch{getMany: func(ctx context.Context, keys []string) (map[string]l2cache.Entry, error) {
+			if err := c.begin(ctx, "getmany"); err != nil {
+				return nil, err
+			}
+			return deaf.GetMany(ctx, keys)
+		}}
+	}, "close/stalled"),
+	patched("a SetMany without a connection is sent when there is one", "a write that failed does not happen later", func(c *client) patch {
+		return patch{setMany: func(ctx context.Context, items []l2cache.Item) error {
+			err := c.SetMany(ctx, items)
+			if errors.Is(err, l2cache.ErrUnavailable) {
+				items = slices.Clone(items)
+				go func() {
+					for c.SetMany(context.WithoutCancel(ctx), items) != nil && !c.isClosed() {
+						time.Sleep(20 * time.Millisecond)
+					}
+				}()
+			}
+			return err
+		}}
+	}, "errors/no-replay"),
+	patched("DeleteMany leaves what it cannot read", "what cannot be read can be removed", func(c *client) patch {
+		return patch{deleteMany: func(ctx context.Context, keys []string) error {
+			keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+				_, err := c.Get(ctx, key)
+				return errors.Is(err, l2cache.ErrCorrupt)
+			})
+			return c.DeleteMany(ctx, keys)
+		}}
+	}, "errors/corrupt-replaced"),
 }
