@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strconv"
@@ -50,6 +51,9 @@ var keyCases = []Case{
 				if n < p.e.profile.MaxKeyLen {
 					keys = append(keys, strings.Repeat("k", n))
 				}
+			}
+			for range 40 { // and some in between
+				keys = append(keys, strings.Repeat("k", 1+rand.IntN(p.e.profile.MaxKeyLen)))
 			}
 			for _, n := range []int{50, 85, 130, 200, 255, 340, 400, 700} {
 				if n < p.e.profile.MaxKeyLen {

@@ -68,7 +68,7 @@ var touchCases = []Case{
 		timed:      true,
 		run: func(p *probe) {
 			h := p.open()
-			for i, n := range []int{0, 10, 40_000, 300_000} {
+			for i, n := range []int{0, 10, 40_000, 300_000, guaranteedValueLen} {
 				value := noise(n, uint64(i))
 				h.set("k", value, time.Minute)
 				for _, ttl := range []time.Duration{time.Hour, 10 * time.Minute, 90500*time.Millisecond + 1, l2cache.MaxTTL, l2cache.NoExpiry, 48 * time.Hour} {

@@ -468,6 +468,14 @@ var cornerValues = []Mutant{
 			return c.Set(ctx, key, value, ttl)
 		}}
 	}, "context/deadline-is-no-ttl"),
+	patched("a deadline of more milliseconds than 31 bits hold has passed", "a context error means that the ctx has ended", func(c *client) patch {
+		return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+			if deadline, ok := ctx.Deadline(); ok && int32(time.Until(deadline).Milliseconds()) <= 0 {
+				return &l2cache.Error{Op: "set", Backend: "sim", Key: key, Kind: context.DeadlineExceeded}
+			}
+			return c.Set(ctx, key, value, ttl)
+		}}
+	}, "context/deadline-is-no-ttl"),
 	patched("a read gives up half-way to its deadline", "a context error means that the ctx has ended", func(c *client) patch {
 		return patch{read: func(ctx context.Context, key string) (l2cache.Entry, error) {
 			if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && time.Until(deadline) < 50*time.Millisecond {
