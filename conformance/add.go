@@ -35,7 +35,7 @@ var addCases = []Case{
 	},
 	{
 		ID:         "add/ttl",
-		Law:        "an entry that was added ends by its TTL",
+		Law:        "an entry that was added has its TTL and ends by it, whatever the TTL",
 		cause:      "a command for adding that has no TTL",
 		Capability: l2cache.CanAdd,
 		timed:      true,
@@ -47,6 +47,7 @@ var addCases = []Case{
 			h.wantHitDuring("k", "v", s, ttl)
 			h.follow("k", s, ttl, readers...)
 			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			p.spans(func(h *handle, key string, ttl time.Duration) span { return h.add(key, "v", ttl, true) })
 		},
 	},
 	{
@@ -68,26 +69,42 @@ var addCases = []Case{
 	},
 	{
 		ID:         "add/after-delete",
-		Law:        "Add succeeds right after a Delete",
+		Law:        "Add succeeds right after a delete of any sort, through any handle",
 		cause:      "a tombstone that is taken for an entry",
 		Capability: l2cache.CanAdd,
 		run: func(p *probe) {
-			h := p.open()
-			for i := range 20 {
-				h.add("k", fmt.Sprint(i), time.Hour, true)
-				h.wantHit("k", fmt.Sprint(i))
-				h.delete("k")
+			a, b := p.peers()
+			deletes := []func(h *handle){
+				func(h *handle) { h.delete("k") },
+				func(h *handle) {
+					if err := l2cache.DeleteMany(p.ctx, h.b, []string{"k", "k2"}); err != nil {
+						p.failf("DeleteMany = %v | want nil", err)
+					}
+				},
+			}
+			if p.e.profile.Supports.Has(l2cache.CanDeletePattern) {
+				deletes = append(deletes, func(h *handle) { h.deletePattern("k") })
+			}
+			for i := range 24 {
+				a.add("k", fmt.Sprint(i), time.Hour, true)
+				b.wantHit("k", fmt.Sprint(i))
+				b.add("k", "another", time.Minute, false)
+				deletes[i%len(deletes)](b)
+				if i%2 == 0 {
+					a, b = b, a
+				}
 			}
 		},
 	},
 	{
 		ID:         "add/one-winner",
-		Law:        "of concurrent Adds of one key exactly one succeeds, and its value is stored, also on a key that has just expired or been deleted",
+		Law:        "of concurrent Adds of one key, through any handle, exactly one succeeds, and its value is stored, also on a key that has just expired or been deleted",
 		cause:      "a check and a write, without a condition",
 		Capability: l2cache.CanAdd,
 		run: func(p *probe) {
-			h := p.open()
+			a, b := p.peers()
 			for round := range 40 {
+				h := []*handle{a, b}[round%2]
 				key := fmt.Sprint("k", round)
 				switch round % 3 {
 				case 1:
@@ -99,7 +116,7 @@ var addCases = []Case{
 				var winners atomic.Int32
 				var winner atomic.Int32
 				p.parallel(16, func(w int) {
-					added, err := l2cache.Add(p.ctx, h.b, key, []byte(fmt.Sprint("of ", w)), time.Hour)
+					added, err := l2cache.Add(p.ctx, []*handle{a, b}[w%2].b, key, []byte(fmt.Sprint("of ", w)), time.Hour)
 					if err != nil {
 						p.failf("Add beside 15 others = %v | want nil", err)
 					}
@@ -156,8 +173,8 @@ var addCases = []Case{
 		After:      []string{"concurrency/linearizable"},
 		Busy:       true,
 		run: func(p *probe) {
-			h := p.open()
-			p.linearizable(h, h, p.e.profile.Supports)
+			a, b := p.peers()
+			p.linearizable(a, b, p.e.profile.Supports)
 		},
 	},
 	{

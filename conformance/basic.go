@@ -163,15 +163,19 @@ func profileCase(p *probe) {
 
 func manyKeysCase(p *probe) {
 	h := p.open()
-	const keys, workers = 1100, 16
+	const workers = 16
+	begin := time.Now()
+	last := make([]int, workers) // key that each has set
 	key := func(i int) string { return fmt.Sprintf("key:%d", i) }
+	// On a fast store far more than on a slow one: many a limit is not met earlier.
 	p.parallel(workers, func(w int) {
-		for i := w; i < keys; i += workers {
+		for i := w; i < 1100 || i < 20_000 && time.Since(begin) < 500*time.Millisecond; i += workers {
 			h.set(key(i), fmt.Sprintf("value of %d", i), time.Hour)
+			last[w] = i
 		}
 	})
 	p.parallel(workers, func(w int) {
-		for i := w; i < keys; i += workers {
+		for i := w; i <= last[w]; i += workers {
 			want := fmt.Sprintf("value of %d", i)
 			for _, how := range readers {
 				if r := h.read(how, key(i)); !h.spared(r) && (!r.hit() || string(r.value) != want) {
@@ -194,7 +198,7 @@ func randomOperationsCase(p *probe) {
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	contexts := []context.Context{p.ctx, context.Background(), deadline}
-	for i, start := 0, time.Now(); i < 300 || i < 2000 && time.Since(start) < time.Second; i++ {
+	for i, start := 0, time.Now(); i < 300 || i < 20_000 && time.Since(start) < time.Second; i++ {
 		key, ctx := keys[rng.IntN(len(keys))], contexts[rng.IntN(len(contexts))]
 		switch rng.IntN(5) {
 		case 0, 1:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -16,10 +17,10 @@ import (
 var batchCases = []Case{
 	{
 		ID:    "batch/get",
-		Law:   "GetMany returns the entries that there are, each under its own key, with its TTL; a missing key is in neither map nor error",
+		Law:   "GetMany returns the entries that there are, each under its own key, with its TTL; a missing key is in neither map nor error; whichever handle has stored it",
 		cause: "replies that are matched by position after a miss was left out",
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			var keys []string
 			sets := map[string]span{}
 			for i := range 60 {
@@ -29,12 +30,13 @@ var batchCases = []Case{
 					sets[key] = h.set(key, "value of "+key, batchTTL(i))
 				}
 			}
+			sets["k2"] = h.set("k2", "", batchTTL(2)) // an empty value is there, too
 			p.ageTTLs()
-			got, s := h.getMany(keys)
+			got, s := peer.getMany(keys)
 			for i, key := range keys {
 				e, hit := got[key]
 				set, live := sets[key]
-				if hit != live || hit && string(e.Value) != "value of "+key {
+				if hit != live || hit && string(e.Value) != "value of "+key && (key != "k2" || len(e.Value) > 0) {
 					p.failf("GetMany: %s = %s, there: %v | want its own value, there: %v", key, brief(string(e.Value)), hit, live)
 				}
 				if live {
@@ -48,12 +50,12 @@ var batchCases = []Case{
 	},
 	{
 		ID:    "batch/set",
-		Law:   "SetMany stores each item under its key with its own value and TTL",
+		Law:   "SetMany stores each item under its key with its own value and TTL, whatever the TTL",
 		cause: "one TTL for the whole batch",
 		After: []string{"batch/get"},
 		timed: true,
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			ttl := p.longer(400 * time.Millisecond)
 			items := []l2cache.Item{
 				{Key: "short", Value: []byte("s"), TTL: ttl},
@@ -62,13 +64,14 @@ var batchCases = []Case{
 				{Key: "large", Value: []byte(noise(50_000, 1)), TTL: time.Minute},
 			}
 			h.set("hour", "old", l2cache.NoExpiry)
-			s := h.setMany(items)
+			s := peer.setMany(items)
 			for _, item := range items[1:] {
 				h.wantHit(item.Key, string(item.Value))
 				p.judgeTTL(h.entry(item.Key), s, item.TTL)
 			}
 			h.follow("short", s, ttl, readers...)
 			h.wantHit("hour", "h")
+			p.spansBatch()
 		},
 	},
 	{
@@ -76,7 +79,7 @@ var batchCases = []Case{
 		Law:   "DeleteMany removes its keys, those that are missing without an error, and no others",
 		cause: "a delete that stops at the first key that is not there",
 		run: func(p *probe) {
-			h := p.open()
+			h, peer := p.peers()
 			var keys []string
 			for i := range 40 {
 				key := fmt.Sprint("k", i)
@@ -87,7 +90,7 @@ var batchCases = []Case{
 					keys = append(keys, key)
 				}
 			}
-			if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
+			if err := l2cache.DeleteMany(p.ctx, peer.b, keys); err != nil {
 				p.failf("DeleteMany of %d keys, half of them missing = %v | want nil", len(keys), err)
 			}
 			for i := range 40 {
@@ -163,20 +166,67 @@ var batchCases = []Case{
 			var keys []string
 			for i := range n {
 				keys = append(keys, fmt.Sprint("k", i))
-				items = append(items, l2cache.Item{Key: keys[i], Value: []byte(value(i)), TTL: time.Hour})
+				items = append(items, l2cache.Item{Key: keys[i], Value: []byte(value(i)), TTL: batchTTL(i)})
 			}
-			h.setMany(items)
+			set := h.setMany(items)
 			got, _ := h.getMany(keys)
 			for i, key := range keys {
-				if e, hit := got[key]; hit && string(e.Value) != value(i) || !hit && !p.e.profile.Evicts {
-					p.failf("GetMany of %d keys: %s = %s, there: %v | want its value", n, key, brief(string(e.Value)), hit)
+				if e, hit := got[key]; hit && string(e.Value) != value(i) {
+					p.failf("GetMany of %d keys: %s = %s | want its value", n, key, brief(string(e.Value)))
 				}
 			}
+			h.judgeBatch(items, set)
 			if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
 				p.failf("DeleteMany of %d keys = %v | want nil", n, err)
 			}
 			if got, _ := h.getMany(keys); len(got) != 0 {
 				p.failf("GetMany after DeleteMany of %d keys = %d entries | want none", n, len(got))
+			}
+		},
+	},
+	{
+		ID:    "batch/counts",
+		Law:   "a batch has all of its keys, however many they are",
+		cause: "a page, a chunk or a buffer that is full with the last key",
+		After: []string{"batch/get"},
+		run: func(p *probe) {
+			h := p.open()
+			const pool = 16 // of keys, to which each count adds its own
+			for _, n := range fewKeys(map[bool]int{true: 1024, false: 129}[p.e.profile.Supports.Has(l2cache.CanSetMany|l2cache.CanDeleteMany)]) {
+				var items []l2cache.Item
+				keys := []string{}
+				for i := range n {
+					keys = append(keys, fmt.Sprint(n, ".", i))
+					items = append(items, l2cache.Item{Key: keys[i], Value: []byte(noise(i%pool, uint64(i))), TTL: time.Hour})
+				}
+				begin := h.setMany(items).call
+				if got, _ := h.getMany(keys); len(got) != n && !p.e.profile.Evicts {
+					p.missed(begin, "GetMany after SetMany of %d keys = %d entries | want all", n, len(got))
+				}
+				for _, at := range []int{0, n - 1} {
+					if r := h.read(readers[0], keys[at]); !h.spared(r) && string(r.value) != string(items[at].Value) {
+						p.missed(begin, "%v after SetMany of %d keys | want %s", r, n, brief(string(items[at].Value)))
+					}
+				}
+				if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
+					p.failf("DeleteMany of %d keys = %v | want nil", n, err)
+				}
+				if got, _ := h.getMany(keys); len(got) != 0 {
+					p.failf("GetMany after DeleteMany of %d keys = %d entries | want none", n, len(got))
+				}
+			}
+			var keys []string // and those that are set alone
+			for i := range counts[len(counts)-1] {
+				keys = append(keys, fmt.Sprint("alone", i))
+			}
+			next, begin := 0, time.Now()
+			for _, n := range counts {
+				for ; next < n; next++ {
+					h.set(keys[next], "", time.Hour)
+				}
+				if got, _ := h.getMany(keys[:n]); len(got) != n && !p.e.profile.Evicts {
+					p.missed(begin, "GetMany of %d keys = %d entries | want all", n, len(got))
+				}
 			}
 		},
 	},
@@ -237,7 +287,7 @@ var batchCases = []Case{
 		cause: "a second path to the store, with other encodings or limits",
 		run: func(p *probe) {
 			h := p.open()
-			keys := append(lookalikes(p.e.profile.MaxKeyLen)[:120], "a\r\nb", "\xff", " ", "*")
+			keys := append(someLookalikes(p.e.profile.MaxKeyLen, 120), "a\r\nb", "\xff", " ", "*")
 			var items []l2cache.Item
 			for i, key := range keys {
 				items = append(items, l2cache.Item{Key: key, Value: []byte(noise(i*3, uint64(i))), TTL: batchTTL(i)})
@@ -314,13 +364,18 @@ var batchCases = []Case{
 	},
 	{
 		ID:    "batch/stalled",
-		Law:   "a batch against a server that does not answer returns when its ctx ends",
+		Law:   "a batch against a server that does not answer returns when its ctx ends, by its deadline or by cancellation",
 		cause: "a batch that honours ctx between its round trips only",
 		needs: needStall,
 		Alone: true,
 		run: func(p *probe) {
 			p.promptly(batchOperations, context.DeadlineExceeded, func(end time.Time) (context.Context, context.CancelFunc) {
 				return context.WithDeadline(p.ctx, end)
+			})
+			p.promptly(batchOperations, context.Canceled, func(end time.Time) (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(p.ctx)
+				time.AfterFunc(time.Until(end), cancel)
+				return ctx, cancel
 			})
 		},
 	},
@@ -394,6 +449,56 @@ func (h *handle) setMany(items []l2cache.Item) span {
 		h.p.failf("SetMany of %d items = %v | want nil", len(items), err)
 	}
 	return s
+}
+
+// spansBatch is spans for one batch.
+func (p *probe) spansBatch() {
+	h := p.open()
+	ttls := spread()
+	items := make([]l2cache.Item, len(ttls))
+	for i, ttl := range ttls {
+		items[i] = l2cache.Item{Key: fmt.Sprint("k", i), Value: []byte("v"), TTL: ttl}
+	}
+	s := h.setMany(items)
+	h.judgeBatch(items, s)
+	var vague atomic.Int32
+	p.parallel(len(items), func(i int) {
+		if !h.glance(items[i].Key, s, items[i].TTL) {
+			vague.Add(1)
+		}
+	})
+	p.enough(int(vague.Load()), len(items))
+	h.judgeBatch(items, s)
+}
+
+// judgeBatch wants GetMany to give those of items, stored in span set, that have not
+// ended, each with its TTL.
+func (h *handle) judgeBatch(items []l2cache.Item, set span) {
+	keys := make([]string, len(items))
+	for i, item := range items {
+		keys[i] = item.Key
+	}
+	got, s := h.getMany(keys)
+	for _, item := range items {
+		e, hit := got[item.Key]
+		r := read{op: "GetMany", key: item.Key, value: e.Value, ttl: e.TTL, span: s}
+		if !hit {
+			r.err = l2cache.ErrNotFound
+		}
+		h.p.judgeListed(r, set, item.TTL)
+	}
+}
+
+// judgeListed judges an entry as a batch or a Scan has found it.
+func (p *probe) judgeListed(r read, set span, ttl time.Duration) {
+	switch {
+	case r.hit() && r.call.After(p.end(set, ttl)):
+		p.failf("%v at %v | want a miss from %v", r, p.at(r.call), p.at(p.end(set, ttl)))
+	case r.hit():
+		p.judgeTTL(r, set, ttl)
+	case !p.e.profile.Evicts && r.done.Before(set.call.Add(min(ttl, p.e.profile.MaxTTL))):
+		p.failf("%v at %v | want a hit: it was set for %s at %v", r, p.at(r.done), ttlText(ttl), p.at(set.call))
+	}
 }
 
 func invalidBatchCase(p *probe) {

@@ -48,6 +48,14 @@ var capabilityCases = []Case{
 		},
 	},
 	{
+		ID:    "capability/any-sequence",
+		Law:   "after any sequence of whatever operations the backend has, through any handle, each finds what the others have left",
+		cause: "an index, a cache or a timer that one of the operations or handles does not know of",
+		After: []string{"basic/random-operations"},
+		timed: true,
+		run:   anySequenceCase,
+	},
+	{
 		ID:    "capability/forwarded",
 		Law:   "WithPrefix and Observe have the capabilities of what they wrap",
 		cause: "a wrapper that hides the methods that it does not know",

@@ -61,8 +61,9 @@ var closeCases = []Case{
 					defer p.catch()
 					h.close()
 				})
-				p.parallelNoExit(16, func(w int) {
-					op := p.operations()[w%len(p.operations())]
+				ops := append(p.operations(), batchOperations...)
+				p.parallelNoExit(24, func(w int) {
+					op := ops[w%len(ops)]
 					for {
 						o := h.try(p.ctx, op, "k")
 						if errors.Is(o.err, l2cache.ErrClosed) {
@@ -109,13 +110,14 @@ var closeCases = []Case{
 // one that ended late while the timers of the process were late.
 func closeStalledCase(p *probe) {
 	own := p.e.o.OpTimeout
+	ops := append(p.operations(), batchOperations...)
 	ended, late := 0, 0 // tries
 	for try := 1; ended < 2; try++ {
 		h := p.open()
 		p.stall()
-		calls := make([]outcome, len(operations))
+		calls := make([]outcome, len(ops))
 		var begun sync.WaitGroup
-		begun.Add(len(operations))
+		begun.Add(len(ops))
 		type closing struct {
 			span
 			timer controlTimer
@@ -134,11 +136,11 @@ func closeStalledCase(p *probe) {
 			done <- c
 		}()
 		h.closed = true
-		p.parallelNoExit(len(operations), func(i int) {
+		p.parallelNoExit(len(ops), func(i int) {
 			begun.Done()
-			calls[i] = h.try(p.ctx, operations[i], "k")
+			calls[i] = h.try(p.ctx, ops[i], "k")
 			if o := calls[i]; o.err == nil || !errors.Is(o.err, l2cache.ErrUnavailable) {
-				p.wantError(operations[i], o, l2cache.ErrClosed)
+				p.wantError(ops[i], o, l2cache.ErrClosed)
 			}
 		})
 		c := <-done

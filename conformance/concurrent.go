@@ -93,6 +93,24 @@ var concurrencyCases = []Case{
 					if key >= keys && r.hit() || key < keys && (!r.hit() || string(r.value) != value(key)) {
 						p.failf("%v | want the value of that key", r)
 					}
+					if i%3 > 0 {
+						continue
+					}
+					mine := fmt.Sprint("k", w)
+					s := h.setMany([]l2cache.Item{{Key: mine, Value: []byte(value(w)), TTL: time.Hour}, {Key: fmt.Sprint("of ", w, ".", i), Value: []byte(mine), TTL: time.Hour}})
+					asked := []string{mine, fmt.Sprint("k", key), fmt.Sprint("of ", w, ".", i)}
+					got, _ := h.getMany(asked)
+					for _, key := range asked {
+						e, hit := got[key]
+						n := 0
+						want := mine
+						if _, err := fmt.Sscanf(key, "k%d", &n); err == nil {
+							want = value(n)
+						}
+						if live := n < keys; hit && string(e.Value) != want || hit != live && !h.spared(read{key: key, span: s, err: l2cache.ErrNotFound}) {
+							p.failf("GetMany beside others: %s = %s, there: %v | want %s, there: %v", key, brief(string(e.Value)), hit, brief(want), live)
+						}
+					}
 				}
 			})
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -95,7 +96,7 @@ var contextCases = []Case{
 	},
 	{
 		ID:    "context/deadline-is-no-ttl",
-		Law:   "the deadline of a Set's ctx has nothing to do with the TTL",
+		Law:   "the deadline of a Set's ctx has nothing to do with the TTL, and is no error before it has passed",
 		cause: "a timeout that is passed on as the TTL",
 		run: func(p *probe) {
 			h := p.open()
@@ -107,6 +108,17 @@ var contextCases = []Case{
 					p.failf("Set = %v | want nil", err)
 				}
 				p.judgeTTL(h.entry("k"), set, ttl)
+			}
+			// The first ones are more than some clocks and numbers can hold.
+			for _, left := range []time.Duration{math.MaxInt64, 1 << 32 * time.Second, 1 << 32 * time.Millisecond, 1 << 31 * time.Millisecond, 10 * time.Second, time.Second, 100 * time.Millisecond, 10 * time.Millisecond} {
+				ctx, cancel := context.WithTimeout(p.ctx, left)
+				set, err := h.trySet(ctx, "k", []byte("v"), time.Hour)
+				cancel()
+				if err == nil {
+					p.judgeTTL(h.entry("k"), set, time.Hour)
+				} else if deadline, _ := ctx.Deadline(); set.done.Before(deadline) {
+					p.failf("Set with a deadline in %v = %v, %v before it | want no error before", left, err, deadline.Sub(set.done))
+				}
 			}
 		},
 	},
@@ -229,7 +241,7 @@ func ownTimeoutCase(p *probe) {
 	h := p.open()
 	h.set("k", "v", time.Hour)
 	p.stall()
-	own, ops := p.e.o.OpTimeout, p.operations()
+	own, ops := p.e.o.OpTimeout, append(p.operations(), batchOperations...)
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	contexts := []context.Context{context.Background(), deadline}
@@ -275,6 +287,12 @@ func ownReplyCase(p *probe) {
 			ctx, cancel := context.WithTimeout(p.ctx, rand.N(2*trip))
 			key := fmt.Sprint("k", (w+i)%keys)
 			r := readers[i%2](h, ctx, key)
+			if h.p.over(r) {
+				h.p.again("%v: the entry has ended before it was read", r)
+			}
+			if deadline, _ := ctx.Deadline(); r.err != nil && r.done.Before(deadline) {
+				p.failf("%v, %v before its deadline | want no error before", r, deadline.Sub(r.done))
+			}
 			cancel()
 			if r.hit() && string(r.value) != value((w+i)%keys) || r.err != nil && !errors.Is(r.err, context.DeadlineExceeded) {
 				p.failf("%v under a short deadline | want its own value or DeadlineExceeded", r)
@@ -283,6 +301,9 @@ func ownReplyCase(p *probe) {
 				cut.Add(1)
 			}
 			r = h.read(readers[i%2], fmt.Sprint("k", w))
+			if h.p.over(r) {
+				h.p.again("%v: the entry has ended before it was read", r)
+			}
 			if !r.hit() || string(r.value) != value(w) {
 				p.failf("%v after a cancelled call | want the value of its own key", r)
 			}
@@ -310,8 +331,12 @@ func sharedRoundTripCase(p *probe) {
 				} else {
 					err = readers[i%2](h, ctx, "k").err
 				}
+				ended := ctx.Err() != nil
 				timer.Stop()
 				cancel()
+				if err != nil && !ended {
+					p.failf("a call whose ctx had not ended = %v | want nil", err)
+				}
 				if err != nil && !errors.Is(err, context.Canceled) {
 					p.failf("a call that was cancelled = %v | want nil or context.Canceled", err)
 				}
@@ -323,6 +348,9 @@ func sharedRoundTripCase(p *probe) {
 			if i%3 == 0 {
 				h.set(mine, "mine", time.Hour)
 				h.wantHit(mine, "mine")
+			}
+			if w == 1 {
+				h.set("k", "v", time.Hour) // the profile's MaxTTL may be short
 			}
 			if r := h.read(readers[i%2], "k"); !r.hit() || string(r.value) != "v" {
 				p.failf("%v beside callers that were cancelled | want \"v\"", r)

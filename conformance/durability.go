@@ -15,7 +15,7 @@ import (
 var durabilityCases = []Case{
 	{
 		ID:    "durability/reopen",
-		Law:   "key, value and deadline survive that the backend is closed and opened again",
+		Law:   "what any operation has done to key, value and deadline survives that the backend is closed and opened again",
 		cause: "a deadline that is kept in memory only, or starts anew",
 		needs: needDurable,
 		timed: true,
@@ -32,12 +32,41 @@ var durabilityCases = []Case{
 			}
 			h.set("deleted", "v", time.Hour)
 			h.delete("deleted")
+			supports := p.e.profile.Supports
+			ttls := map[string]time.Duration{"set many": 2 * time.Hour, "many too": 60 * 24 * time.Hour}
+			many := h.setMany([]l2cache.Item{
+				{Key: "set many", Value: []byte("v"), TTL: ttls["set many"]}, {Key: "many too", Value: []byte("v"), TTL: ttls["many too"]},
+				{Key: "deleted 1", TTL: time.Hour}, {Key: "deleted 2", TTL: time.Hour},
+			})
+			sets := map[string]span{"set many": many, "many too": many}
+			if err := l2cache.DeleteMany(p.ctx, h.b, []string{"deleted 1"}); err != nil {
+				p.failf("DeleteMany = %v | want nil", err)
+			}
+			if h.delete("deleted 2"); supports.Has(l2cache.CanDeletePattern) {
+				h.set("deleted 2", "v", time.Hour)
+				h.deletePattern("deleted*2")
+			}
+			if supports.Has(l2cache.CanAdd) {
+				ttls["added"] = 3 * time.Hour
+				sets["added"] = h.add("added", "v", ttls["added"], true)
+			}
+			if supports.Has(l2cache.CanTouch) {
+				ttls["touched"] = 4 * time.Hour
+				h.set("touched", "v", time.Minute)
+				sets["touched"] = h.touch("touched", ttls["touched"])
+			}
 			for range 2 {
 				h.close()
 				h = p.open()
 				h.wantHit("hour", "v")
 				h.wantHit("forever", noise(50_000, 1))
-				h.wantMiss("deleted")
+				for _, key := range []string{"deleted", "deleted 1", "deleted 2"} {
+					h.wantMiss(key)
+				}
+				for key, ttl := range ttls {
+					h.wantHit(key, "v")
+					p.judgeTTL(h.entry(key), sets[key], ttl)
+				}
 				for key, value := range others {
 					h.wantHit(key, value)
 				}
@@ -125,6 +154,15 @@ var durabilityCases = []Case{
 			short := h.set("short", "v", ttl)
 			h.set("deleted", "v", time.Hour)
 			h.delete("deleted")
+			many := h.setMany([]l2cache.Item{{Key: "set many", Value: []byte("v"), TTL: time.Hour}, {Key: "many too", Value: []byte("v"), TTL: time.Hour}})
+			later := map[string]span{"set many": many, "many too": many}
+			if p.e.profile.Supports.Has(l2cache.CanAdd) {
+				later["added"] = h.add("added", "v", time.Hour, true)
+			}
+			if p.e.profile.Supports.Has(l2cache.CanTouch) {
+				h.set("touched", "v", time.Minute)
+				later["touched"] = h.touch("touched", time.Hour)
+			}
 			p.down()
 			p.gone(short, ttl)
 			p.up()
@@ -135,6 +173,10 @@ var durabilityCases = []Case{
 			h.wantMiss("deleted")
 			p.judgeTTL(h.entry("hour"), hour, time.Hour)
 			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
+			for key, set := range later {
+				h.wantHit(key, "v")
+				p.judgeTTL(h.entry(key), set, time.Hour)
+			}
 		},
 	},
 	{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,13 +108,21 @@ func Check(ctx context.Context, open OpenFunc, o *Options) (*Report, error) {
 // ends, so do the cases. The channel is closed when the last one is done.
 func (e *engine) start(ctx context.Context, cases []Case) (done <-chan struct{}) {
 	first := map[string]bool{}
+	var mark func(id string)
+	mark = func(id string) {
+		i := slices.IndexFunc(cases, func(c Case) bool { return c.ID == id })
+		if i < 0 || first[id] {
+			return // not part of this run, or done
+		}
+		first[id] = true
+		for _, after := range cases[i].After {
+			mark(after)
+		}
+	}
 	for _, c := range cases {
 		e.promise(c.ID)
 		if c.timed {
-			first[c.ID] = true
-			for _, id := range c.After {
-				first[id] = true
-			}
+			mark(c.ID)
 		}
 	}
 	phases := []struct {
@@ -173,7 +182,7 @@ func (e *engine) runCase(ctx context.Context, c Case, slots chan struct{}) {
 	slots <- struct{}{}
 	defer func() { <-slots }()
 	if ctx.Err() == nil {
-		p.result = e.attempts(ctx, c)
+		p.result = e.attempts(ctx, c, false)
 	}
 }
 
@@ -204,12 +213,12 @@ func (e *engine) before(c Case) Result {
 	return r
 }
 
-// attempts runs a case until there is evidence.
-func (e *engine) attempts(ctx context.Context, c Case) Result {
+// attempts runs a case until there is evidence. In a bubble the clock jumps.
+func (e *engine) attempts(ctx context.Context, c Case, bubble bool) Result {
 	start := time.Now()
 	r := Result{ID: c.ID, Level: c.Level, Law: c.Law}
 	for r.Attempts < maxAttempts {
-		p := &probe{e: e, c: &c, attempt: r.Attempts, ns: e.namespace(), start: time.Now()}
+		p := &probe{e: e, c: &c, attempt: r.Attempts, bubble: bubble, ns: e.namespace(), start: time.Now()}
 		r.Status, r.Evidence = p.runGuarded(ctx)
 		r.Attempts++
 		if r.Status != Inconclusive || ctx.Err() != nil {
@@ -243,7 +252,11 @@ func (p *probe) runGuarded(ctx context.Context) (Status, string) {
 		defer p.cancel()
 		pprof.Do(p.ctx, p.e.labels(), func(context.Context) { p.c.run(p) })
 	}()
-	watchdog := time.NewTimer(p.e.o.CaseTimeout)
+	limit := p.e.o.CaseTimeout
+	if p.bubble {
+		limit += 2 * p.horizon()
+	}
+	watchdog := time.NewTimer(limit)
 	defer watchdog.Stop()
 	select {
 	case <-done:

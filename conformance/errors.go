@@ -26,7 +26,7 @@ var errorCases = []Case{
 	},
 	{
 		ID:    "errors/recovers",
-		Law:   "the same handle works again when the server is back",
+		Law:   "the same handle works again when the server is back, with every operation",
 		cause: "a connection that is given up for good, or stale ones in a pool",
 		needs: needDown,
 		Alone: true,
@@ -45,6 +45,12 @@ var errorCases = []Case{
 			}
 			h.delete("k")
 			h.wantMiss("k")
+			h.set("k", "v", time.Hour)
+			for _, op := range append(p.operations(), batchOperations...) {
+				if o := h.try(p.ctx, op, "k"); o.err != nil && !errors.Is(o.err, l2cache.ErrNotFound) {
+					p.failf("%s after the server was back = %v | want nil or a miss", op.name, o.err)
+				}
+			}
 		},
 	},
 	{
@@ -99,7 +105,7 @@ var errorCases = []Case{
 	},
 	{
 		ID:    "errors/corrupt-replaced",
-		Law:   "what cannot be read can be replaced by Set and removed by Delete, also if nobody has read it before",
+		Law:   "what cannot be read can be replaced by Set and removed by Delete, alone, in a batch or by pattern, also if nobody has read it before",
 		cause: "a write that looks at what is there",
 		needs: needDamage,
 		run: func(p *probe) {
@@ -112,6 +118,24 @@ var errorCases = []Case{
 				h.delete(key)
 				h.wantMiss(key)
 			})
+			p.damaged(func(h *handle, key, _ string) {
+				set := h.setMany([]l2cache.Item{{Key: key, Value: []byte("new"), TTL: time.Minute}, {Key: "other", TTL: time.Minute}})
+				h.wantHit(key, "new")
+				p.judgeTTL(h.entry(key), set, time.Minute)
+			})
+			p.damaged(func(h *handle, key, name string) {
+				if err := l2cache.DeleteMany(p.ctx, h.b, []string{"missing", key}); err != nil {
+					p.failf("DeleteMany with a damaged key (%s) = %v | want nil", name, err)
+				}
+				h.wantMiss(key)
+			})
+			if p.e.profile.Supports.Has(l2cache.CanDeletePattern) {
+				p.damaged(func(h *handle, key, _ string) {
+					h.deletePattern("k?")
+					h.wantMiss(key)
+					h.wantHit("neighbour", "whole")
+				})
+			}
 		},
 	},
 	{
@@ -199,11 +223,30 @@ func noReplayCase(p *probe) {
 	if err := h.tryDelete(p.ctx, "deleted"); err == nil {
 		p.failf("Delete = nil from a server that is down | want ErrUnavailable")
 	}
+	supports := p.e.profile.Supports
+	writes := map[string]func() error{
+		"SetMany": func() error {
+			return l2cache.SetMany(p.ctx, h.b, []l2cache.Item{{Key: "k", TTL: time.Hour}, {Key: "k2", TTL: time.Hour}})
+		},
+		"DeleteMany": func() error { return l2cache.DeleteMany(p.ctx, h.b, []string{"deleted", "k2"}) },
+	}
+	if supports.Has(l2cache.CanAdd) {
+		writes["Add"] = func() error { _, err := l2cache.Add(p.ctx, h.b, "k", nil, time.Hour); return err }
+	}
+	if supports.Has(l2cache.CanDeletePattern) {
+		writes["DeletePattern"] = func() error { return l2cache.DeletePattern(p.ctx, h.b, "del*") }
+	}
+	for name, write := range writes {
+		if write() == nil {
+			p.failf("%s = nil from a server that is down | want ErrUnavailable", name)
+		}
+	}
 	p.up()
 	h.settle()
 	h.set("deleted", "since", time.Hour)
 	for range 20 {
 		h.wantMiss("k")
+		h.wantMiss("k2")
 		h.wantHit("deleted", "since")
 		time.Sleep(50 * time.Millisecond)
 	}

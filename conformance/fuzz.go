@@ -37,7 +37,7 @@ func Fuzz(f *testing.F, open OpenFunc, o *Options) {
 			Law: "a backend gives what a map would give",
 			run: func(p *probe) { p.runProgram(&tape{rest: program}) },
 		}
-		if r := e.attempts(t.Context(), c); r.Status == Fail {
+		if r := e.attempts(t.Context(), c, false); r.Status == Fail {
 			t.Errorf("%s | %s", r.Law, r.Evidence)
 		}
 	})

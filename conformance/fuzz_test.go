@@ -48,7 +48,7 @@ func TestPrograms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := e.attempts(t.Context(), Case{ID: "fuzz", run: func(p *probe) { p.runProgram(&tape{rest: []byte(c.program)}) }})
+		r := e.attempts(t.Context(), Case{ID: "fuzz", run: func(p *probe) { p.runProgram(&tape{rest: []byte(c.program)}) }}, false)
 		if r.Status != c.want {
 			t.Errorf("%.20q = %s, %s; want %s", c.program, r.Status, r.Evidence, c.want)
 		}

@@ -1,11 +1,17 @@
 package conformance
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"html"
+	"math/rand/v2"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,13 +36,15 @@ var keyCases = []Case{
 			h.set(long, "of the longest key", time.Hour)
 			h.refusesKey(long + "k")
 			h.refusesKey(strings.Repeat("k", 10*n))
+			h.refusesKey(strings.Repeat("é", n/2+1)) // bytes count, not characters
+			h.refusesKey(strings.Repeat("日", n))
 			h.wantHit(long, "of the longest key")
 		},
 	},
 	{
 		ID:    "keys/lengths",
-		Law:   "keys of every length up to the profile's MaxKeyLen work, and those that differ in length differ",
-		cause: "keys that are cut at the server's limit",
+		Law:   "keys of every length up to the profile's MaxKeyLen work, whatever their bytes, and those that differ in length differ",
+		cause: "keys that are cut at the server's limit, or grow beyond it when they are encoded",
 		run: func(p *probe) {
 			var keys []string
 			for _, n := range []int{1, 2, 63, 64, 128, 199, 200, 230, 247, 248, 249, 250, 251, 252, 255, 256, 257, 511, 512, 513, 1000} {
@@ -44,12 +52,24 @@ var keyCases = []Case{
 					keys = append(keys, strings.Repeat("k", n))
 				}
 			}
-			p.distinct(append(keys, strings.Repeat("k", p.e.profile.MaxKeyLen)))
+			for range 40 { // and some in between
+				keys = append(keys, strings.Repeat("k", 1+rand.IntN(p.e.profile.MaxKeyLen)))
+			}
+			for _, n := range []int{50, 85, 130, 200, 255, 340, 400, 700} {
+				if n < p.e.profile.MaxKeyLen {
+					keys = append(keys, strings.Repeat(" ", n), strings.Repeat("\xff", n))
+				}
+			}
+			for _, c := range []string{"k", " ", "\x00", "\xff", "%", "*", `\`, "/", ".", ":", "a/", "é"} {
+				longest := strings.Repeat(c, p.e.profile.MaxKeyLen)[:p.e.profile.MaxKeyLen]
+				keys = append(keys, longest, longest[:len(longest)-1], longest[:max(len(longest)-1, 0)]+"~")
+			}
+			p.distinct(slices.DeleteFunc(keys, func(key string) bool { return key == "" }))
 		},
 	},
 	{
 		ID:    "keys/long-differences",
-		Law:   "long keys that differ in one byte only, whichever it is, do not collide",
+		Law:   "long keys that differ in one byte only, whichever it is, do not collide, nor do keys that a common hash makes equal",
 		cause: "keys that are cut, or hashed without a check",
 		run: func(p *probe) {
 			var keys []string
@@ -64,6 +84,16 @@ var keyCases = []Case{
 					key := []byte(strings.Repeat("k", n))
 					key[n-1] = byte('0' + c)
 					keys = append(keys, string(key))
+				}
+			}
+			// Equal under a common hash, and so is what they are the beginning of.
+			for _, pair := range hashAlike {
+				for _, n := range []int{0, 251, 300, p.e.profile.MaxKeyLen} {
+					for _, key := range pair {
+						if key += strings.Repeat("k", max(n-len(key), 0)); len(key) <= p.e.profile.MaxKeyLen {
+							keys = append(keys, key)
+						}
+					}
 				}
 			}
 			p.distinct(keys)
@@ -98,7 +128,7 @@ var keyCases = []Case{
 		Law:   "space at the beginning, at the end and inside a key is significant",
 		cause: "trimming",
 		run: func(p *probe) {
-			p.distinct([]string{"a", " a", "a ", " a ", "a  ", "\ta", "a\t", "a b", "a  b", "a\tb", " ", "  ", "\t", "\n", "a\n", "\u00a0", "\u2003a"})
+			p.distinct([]string{"a", " a", "a ", " a ", "a  ", "\ta", "a\t", "a b", "a  b", "a\tb", " ", "  ", "\t", "\n", "a\n", "\u00a0", "\u2003a", "a\u00a0b", "a\u2003b", "a\u0085", "\u0085", "\u2028", "a\v", "a\f", "a\r"})
 		},
 	},
 	{
@@ -143,7 +173,7 @@ var keyCases = []Case{
 		run: func(p *probe) {
 			p.distinct([]string{
 				"*", "?", "[", "]", "[a]", "[a-z]", "\\", "\\*", ">", ".", "a", "b", "ab", "a*", "a?", "*a", "a.b", "a.*", "a.>", "a.b.c",
-				"%", "%25", "%2A", "$", "$KV", "{a}", "{b}", "^a", "a$", "#", "&", "=", "+", "|", "~", "`", "'", "\"", "''", "--", ";",
+				"%", "%25", "%2A", "$", "$KV", "{a}", "{b}", "^a", "a$", "#", "&", "=", "+", "|", "~", "`", "'", "\"", "''", "--", ";", "<", "&lt;", "a&b", "a&amp;b", "a&#38;b", "a&ampb", "a&", "&a",
 			})
 		},
 	},
@@ -154,6 +184,8 @@ var keyCases = []Case{
 		run: func(p *probe) {
 			p.distinct([]string{
 				"a:b", "a/b", "a.b", "a_b", "a-b", "a|b", "a,b", "a;b", "a\\b", "ab", "a::b", "a//b", "a..b", "a:", ":a", "a/", "/a", "a.", ".a", ":", "/", ".", "..", "...", "::", "//",
+				strings.Repeat("a/", 20) + "b", strings.Repeat("a/", 20) + "c", strings.Repeat("a/", 21) + "b", strings.Repeat("a.", 20) + "b", strings.Repeat("a.", 20) + "c",
+				"a.", "a..", "a...", "a....", `a\b\c`, "a/b/c", "a.b.c", "a:b:c", "a%2fb", "a%2Fb",
 				"./a", "../a", "a/..", "a/../b", "a/./b", "b", "/", "a/b/", "a:b:", "a.b.", "a:/b", "a/:b", "a.:b",
 			})
 		},
@@ -165,6 +197,7 @@ var keyCases = []Case{
 		run: func(p *probe) {
 			p.distinct([]string{
 				"0", "00", "1", "01", "1.0", "1e0", "-1", "+1", "0x1", "true", "false", "null", "nil", "NaN", "undefined", "()", "NX", "PX", "noreply",
+				"9007199254740992", "9007199254740993", "9223372036854775807", "9223372036854775808", "18446744073709551616", "-0", " 1", "1 ", "1_000", "1000", "1e3",
 				`"`, `""`, `"a"`, `'`, "`", "a", "__proto__", "' OR 1=1 --", "${x}", "{{x}}", "<a>", "C:\\a", "con", "aux",
 			})
 		},
@@ -174,6 +207,12 @@ var keyCases = []Case{
 		Law:   "a key that looks like the encoded form of another does not collide with it",
 		cause: "an encoding that leaves its own escape character alone, or a hash beside plain keys",
 		run:   func(p *probe) { p.distinct(lookalikes(p.e.profile.MaxKeyLen)) },
+	},
+	{
+		ID:    "keys/operations",
+		Law:   "a key means the same entry to every operation, batches too",
+		cause: "an operation that encodes, trims or folds keys in a way of its own",
+		run:   keyOperationsCase,
 	},
 	{
 		ID:    "keys/reserved",
@@ -198,7 +237,7 @@ func (p *probe) distinct(keys []string) {
 	seen := map[string]bool{}
 	unique := keys[:0:0]
 	for _, key := range keys {
-		if !seen[key] {
+		if !seen[key] && len(key) <= p.e.profile.MaxKeyLen {
 			seen[key] = true
 			unique = append(unique, key)
 		}
@@ -238,6 +277,12 @@ func (p *probe) distinct(keys []string) {
 	})
 }
 
+// someLookalikes are n of the lookalikes, or all if there are fewer.
+func someLookalikes(maxLen, n int) []string {
+	keys := lookalikes(maxLen)
+	return keys[:min(n, len(keys))]
+}
+
 // lookalikes are keys together with what common encodings make of them.
 func lookalikes(maxLen int) []string {
 	plain := []string{
@@ -254,7 +299,9 @@ func lookalikes(maxLen int) []string {
 			"==."+base64.RawURLEncoding.EncodeToString([]byte(key)),
 			hex.EncodeToString([]byte(key)), hex.EncodeToString(sum[:]),
 			base64.RawURLEncoding.EncodeToString(sum[:]), string(sum[:]),
-			fmt.Sprintf("%q", key), "\x00"+key, key+"\x00", "\x01"+key,
+			fmt.Sprintf("%q", key), strings.Trim(strconv.QuoteToASCII(key), `"`), jsonEscape(key), html.EscapeString(key),
+			url.QueryEscape(url.QueryEscape(key)), strings.ToLower(url.QueryEscape(key)), strings.ToUpper(hex.EncodeToString([]byte(key))),
+			base32.StdEncoding.EncodeToString([]byte(key)), "\x00"+key, key+"\x00", "\x01"+key,
 		)
 		// A letter in front tells plain from encoded keys in many an encoding.
 		for _, form := range []string{key, base64.RawURLEncoding.EncodeToString(sum[:]), hex.EncodeToString(sum[:])} {
@@ -272,17 +319,168 @@ func lookalikes(maxLen int) []string {
 	return fit
 }
 
+// jsonEscape has every byte of s as a JSON escape.
+func jsonEscape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&b, `\u%04x`, s[i])
+	}
+	return b.String()
+}
+
+// hashAlike are pairs of keys that the named hash makes equal.
+var hashAlike = [][2]string{
+	{"mhktumbm", "hwbrvggu"}, // CRC-32, IEEE
+	{"oilrtgpp", "ybprhiuc"}, // CRC-32, Castagnoli
+	{"wuazcnqv", "kczwytra"}, // Adler-32
+	{"jpqwjcbw", "cqaobxth"}, // FNV-1, 32 bits
+	{"lixwshef", "qcrnhazy"}, // FNV-1a, 32 bits
+	{"dwachhbk", "mvnketla"}, // FNV-1a, low half of 64 bits
+	{"cfkxaqbp", "rosyduke"}, // h*31 + c
+	{"qujyurro", "xpoqpwkw"}, // h*33 + c
+	{"uekodwrz", "wwaedtnu"}, // h*33 ^ c
+	{"sjwqhxzx", "fhrvyien"}, // sdbm
+	{"qxemries", "kbzkwgnv"}, // MD5, first 4 bytes
+	{"bvzojbay", "prvdhxqb"}, // SHA-1, first 4 bytes
+	{"eafvkbhc", "aausyxgm"}, // SHA-256, first 4 bytes
+	md5Alike(),
+}
+
+// md5Alike are two keys with one MD5: X. Wang et al., "Collisions for Hash Functions MD4,
+// MD5, HAVAL-128 and RIPEMD", 2004.
+func md5Alike() [2]string {
+	a, _ := hex.DecodeString("d131dd02c5e6eec4693d9a0698aff95c2fcab58712467eab4004583eb8fb7f89" +
+		"55ad340609f4b30283e488832571415a085125e8f7cdc99fd91dbdf280373c5b" +
+		"d8823e3156348f5bae6dacd436c919c6dd53e2b487da03fd02396306d248cda0" +
+		"e99f33420f577ee8ce54b67080a80d1ec69821bcb6a8839396f9652b6ff72a70")
+	b := bytes.Clone(a)
+	for _, at := range []int{19, 45, 59, 83, 109, 123} {
+		b[at] ^= 0x80
+	}
+	return [2]string{string(a), string(b)}
+}
+
+// keyOperationsCase has keys that are easily confused go through each operation, one
+// in sight of all others.
+func keyOperationsCase(p *probe) {
+	h := p.open()
+	supports, longest := p.e.profile.Supports, p.e.profile.MaxKeyLen
+	keys := []string{
+		"a", "A", "a ", " a", "a\x00", "a\x00b", "\x00", "a/", "a/b", "a//b", "a/../a", "./a", "a:", "a.", "a\n", "a\r\n", "\xff", "a\xff", "\uFFFD", "é", "e\u0301",
+		"*", "a*", "?", "[a]", `\`, `\a`, `\*`, "%", "%61", "a+b", "a b", "a%20b", "=", "==", "$", "{a}", ">", "a.>", "日", "ab",
+	}
+	for _, n := range []int{64, 250, 251, longest} {
+		if n <= longest {
+			keys = append(keys, strings.Repeat("k", n), strings.Repeat("k", n-1)+"l", strings.Repeat(" ", n))
+		}
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return len(key) > longest })
+	value := func(i int) string { return fmt.Sprint("value ", i) }
+	entries := make([]struct { // what is there
+		set span
+		ttl time.Duration // 0: nothing
+	}, len(keys))
+	ended := func(i int) bool { // the profile's MaxTTL is short
+		return entries[i].ttl > 0 && time.Since(entries[i].set.call) >= p.e.profile.MaxTTL
+	}
+	check := func(after string) {
+		got, s := h.getMany(keys)
+		for i, key := range keys {
+			e, batch := got[key]
+			r, want := h.read(readers[1], key), entries[i]
+			if p.e.profile.Evicts && (!batch || !r.hit()) || ended(i) {
+				continue
+			}
+			if there := want.ttl > 0; batch != there || r.hit() != there || there && (string(e.Value) != value(i) || string(r.value) != value(i)) {
+				p.failf("after %s, %v; GetMany: %s, there: %v | want %s, there: %v", after, r, brief(string(e.Value)), batch, value(i), there)
+			}
+			if want.ttl > 0 {
+				p.judgeTTL(r, want.set, want.ttl)
+				p.judgeTTL(read{op: "GetMany", key: key, value: e.Value, ttl: e.TTL, span: s}, want.set, want.ttl)
+			}
+		}
+	}
+	// Each key is stored and deleted in all ways, and stays while others go.
+	for round := range 6 {
+		for i, key := range keys {
+			if entries[i].ttl > 0 {
+				continue
+			}
+			ttl := time.Hour + time.Duration(i)*time.Minute
+			var set span
+			switch way := (i + round) % 3; {
+			case way == 0:
+				set = h.setMany([]l2cache.Item{{Key: key, Value: []byte(value(i)), TTL: ttl}})
+			case way == 1 && supports.Has(l2cache.CanAdd):
+				set = h.add(key, value(i), ttl, true)
+			default:
+				set = h.set(key, value(i), ttl)
+			}
+			entries[i].set, entries[i].ttl = set, ttl
+		}
+		check("Set, SetMany and Add")
+		for i, key := range keys {
+			if !supports.Has(l2cache.CanTouch) || p.e.profile.Evicts {
+				break
+			}
+			if ended(i) {
+				continue
+			}
+			end := entries[i].set.call.Add(min(entries[i].ttl, p.e.profile.MaxTTL))
+			entries[i].ttl = 5*time.Hour + time.Duration(i)*time.Minute
+			entries[i].set = h.touchBefore(end, key, entries[i].ttl)
+		}
+		check("Touch")
+		for i, key := range keys {
+			if supports.Has(l2cache.CanAdd) && !p.e.profile.Evicts && p.e.profile.MaxTTL >= time.Hour {
+				h.add(key, "another", time.Minute, false)
+			}
+			if (i+round)%2 == 0 {
+				continue
+			}
+			entries[i].ttl = 0
+			switch way := round / 2; {
+			case way == 0:
+				h.delete(key)
+			case way == 1 && supports.Has(l2cache.CanDeletePattern):
+				h.deletePattern(l2cache.QuotePattern(key))
+			default:
+				if err := l2cache.DeleteMany(p.ctx, h.b, []string{key}); err != nil {
+					p.failf("DeleteMany(%s) = %v | want nil", brief(key), err)
+				}
+			}
+		}
+		check("Delete, DeleteMany or DeletePattern of every other one")
+		if supports.Has(l2cache.CanScan) && !p.e.profile.Evicts {
+			infos := h.scan("")
+			for i, key := range keys {
+				if info, seen := infos[key]; !ended(i) && seen != (entries[i].ttl > 0) || seen && info.Size != len(value(i)) {
+					p.failf("Scan: %s, seen: %v, size %d | want it as it is there: %v", brief(key), seen, info.Size, entries[i].ttl > 0)
+				}
+			}
+		}
+	}
+}
+
 func reservedCase(p *probe) {
 	h := p.open()
-	const safe = "an entry that is none of the backend's business"
+	safe := "an entry that is none of the backend's business"
+	safe = safe[:min(len(safe), max(p.e.profile.MaxKeyLen-9, 1))]
 	value := noise(40_000, 7) // large enough to be stored in parts
+	if err := h.b.Ping(p.ctx); err != nil {
+		p.failf("Ping = %v | want nil", err)
+	}
 	set := h.set(safe, value, time.Hour)
 	for _, name := range []string{
 		"\x00", "\x01", "\x02", "\xff", "\x00meta", "meta", "_meta", "__meta__", "version", "format", "\x00version", "index", "ttl", "deadline", "expire",
 		safe + ":ttl", safe + ".ttl", safe + ":meta", safe + ":0", safe + ":1", safe + "\x00", safe + "\x00\x00", safe + "\x00\x01", safe + "/0", safe + "#1",
 		safe + "\x00\x00\x00\x00", safe + "\x00\x00\x00\x01", safe + "\x00\x00\x00\x00\x00\x00\x00\x01",
 		"$KV", "$JS", "$SYS", "KV_x", "cas", "lru_crawler", "keys", "size", "lock",
+		"ping", "Ping", "PING", "health", "healthcheck", "_health", "__ping__", "test", "l2cache",
 	} {
+		if len(name) > p.e.profile.MaxKeyLen {
+			continue
+		}
 		h.wantMiss(name)
 		h.set(name, "x", time.Minute)
 		h.wantHit(name, "x")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -23,6 +24,7 @@ var patternCases = []Case{
 			}
 			for _, pattern := range []string{
 				"user:1", "user:?", "user:*", "*:1", "item:??", "it*:*3", "*e*r*:*1*", `a\*b`, `a\?b`, `a\\b`, "a?b", "a*b", "[a-z]", "a[x]b", "a^b", "{x}", "a.b", "a>b",
+				`\u\s\e\r:1`, `user\:*`, `a\\*`, `*\\*`, `\*`, "u*s*e*r*:*1*", "*a*b*", "**1", "user:1**", "*?*?*?*?*?*?*?*", "a?*", "*?1", "u?*?1",
 				"a.*", "a>*", "no such key", "no such key*", "?", "日?????", "日???", "??????", "user:\x00", "user:\xff", "*\n", "User*", "",
 			} {
 				p.deletesPattern(keys, pattern)
@@ -38,6 +40,12 @@ var patternCases = []Case{
 			keys := []string{"a*", "a?", `a\`, `a\*`, "a[b]", "a[^b]", "a]", "[", "ab", "a", "a-z", "a{b,c}", "a.b", "a.>", "*a", ">a", "a\x00*", "é?"}
 			for _, key := range keys {
 				p.deletesPattern(keys, l2cache.QuotePattern(key))
+			}
+			for _, c := range []string{"k", "*", "?", `\`, "\xff"} { // patterns may be longer than keys
+				long := strings.Repeat(c, p.e.profile.MaxKeyLen)
+				long = long[:p.e.profile.MaxKeyLen]
+				p.deletesPattern([]string{long, long[:len(long)-1] + "z", "a"}, l2cache.QuotePattern(long))
+				p.deletesPattern([]string{long, long[:len(long)-1] + "z", "a"}, strings.Repeat("*?", len(long)-1)+l2cache.QuotePattern(c))
 			}
 			p.deletesPattern(keys, l2cache.QuotePattern("a[")+"*")
 			p.deletesPattern(keys, "*"+l2cache.QuotePattern(`\`)+"*")
@@ -67,6 +75,52 @@ var patternCases = []Case{
 			}
 			if got, _ := h.getMany(staying); len(got) != n && !p.e.profile.Evicts {
 				p.failf("%d of %d others are left | want all", len(got), n)
+			}
+		},
+	},
+	{
+		ID:         "delete-pattern/counts",
+		Law:        "DeletePattern removes all matches, however many there are, also those that another handle has stored",
+		cause:      "a page that is full with the last match, or an index that a handle has for itself",
+		Capability: l2cache.CanDeletePattern,
+		run: func(p *probe) {
+			a, b := p.peers()
+			for _, n := range counts {
+				var items []l2cache.Item
+				keys := []string{"stays"}
+				for i := range n {
+					keys = append(keys, fmt.Sprint("go:", i))
+					items = append(items, l2cache.Item{Key: keys[i+1], TTL: time.Hour})
+				}
+				a.setMany(items)
+				begin := a.set("stays", "v", time.Hour).call
+				b.deletePattern("go:*")
+				if got, _ := a.getMany(keys); len(got) > 1 || len(got) == 0 && !p.e.profile.Evicts {
+					p.missed(begin, "%d of %d matches and one other are left | want that one", len(got), n)
+				}
+			}
+		},
+	},
+	{
+		ID:         "delete-pattern/all",
+		Law:        "a pattern that matches every key is path.ErrBadPattern of a backend without a prefix, and deletes nothing; else it deletes what is behind the prefix, and no more",
+		cause:      "a pattern for everything that is neither refused nor carried out",
+		Capability: l2cache.CanDeletePattern,
+		run: func(p *probe) {
+			h, other := p.open(), p.openIn(p.e.namespace())
+			for _, pattern := range []string{"*", "**", "*?", "?*", "***"} {
+				h.set("k", "v", time.Hour)
+				other.set("k", "of another", time.Hour)
+				err := l2cache.DeletePattern(p.ctx, h.b, pattern)
+				switch {
+				case err == nil:
+					h.wantMiss("k")
+				case errors.Is(err, path.ErrBadPattern) && !errors.Is(err, l2cache.ErrUnavailable):
+					h.wantHit("k", "v")
+				default:
+					p.failf("DeletePattern(%q) = %v | want nil or path.ErrBadPattern", pattern, err)
+				}
+				other.wantHit("k", "of another")
 			}
 		},
 	},

@@ -20,6 +20,7 @@ type probe struct {
 	e       *engine
 	c       *Case
 	attempt int    // 0, 1, …
+	bubble  bool   // runs in a bubble
 	ns      string // the attempt's namespace
 	start   time.Time
 
@@ -322,6 +323,8 @@ func (p *probe) wellFormed(r read) {
 		}
 	case !errors.Is(r.err, l2cache.ErrNotFound):
 		p.failf("%v | want a hit or ErrNotFound", r)
+	case errors.Is(r.err, l2cache.ErrUnavailable) || errors.Is(r.err, l2cache.ErrCorrupt) || errors.Is(r.err, l2cache.ErrClosed) || isContextErr(r.err):
+		p.failf("%v, which matches another error too | want a miss that is nothing else", r)
 	case r.value != nil || r.ttl != 0:
 		p.failf("%s(%s) = %d bytes, TTL %v with ErrNotFound | want nil and zero", r.op, brief(r.key), len(r.value), r.ttl)
 	}
@@ -383,6 +386,15 @@ func (h *handle) entry(key string) read {
 		h.p.failf("%v | want a hit", r)
 	}
 	return r
+}
+
+// missed fails the case because entries are missing that were set for an hour since
+// begin, unless the profile's MaxTTL is so short that they may have ended.
+func (p *probe) missed(begin time.Time, format string, args ...any) {
+	if time.Since(begin) >= p.e.profile.MaxTTL {
+		p.again("entries with the longest TTL, %v, have ended before they were read", p.e.profile.MaxTTL)
+	}
+	p.failf(format, args...)
 }
 
 // roundTrip is about how long a read takes, and not less than the clock and the

@@ -3,10 +3,12 @@ package conformance
 import (
 	"context"
 	"flag"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Run checks the backend that open opens, each case in a subtest that has its ID
@@ -85,9 +87,12 @@ func (e *engine) result(t *testing.T, c Case) Result {
 		return p.result
 	}
 	if e.o.InProcess && c.timed {
-		synctest.Test(t, func(*testing.T) { p.result = e.attempts(context.Background(), c) })
+		synctest.Test(t, func(*testing.T) {
+			time.Sleep(rand.N(time.Second)) // a bubble begins on a whole second, as nothing else does
+			p.result = e.attempts(context.Background(), c, true)
+		})
 	} else {
-		p.result = e.attempts(context.Background(), c)
+		p.result = e.attempts(context.Background(), c, false)
 	}
 	return p.result
 }

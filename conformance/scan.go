@@ -21,12 +21,14 @@ var scanCases = []Case{
 		run: func(p *probe) {
 			h := p.open()
 			want := map[string]int{}
-			for i, key := range slices.Concat(lookalikes(p.e.profile.MaxKeyLen)[:80], []string{"a", "a:b", "a/b", "a.b", "\x00", "\xff", " ", "*", "a\r\nb", "日本", strings.Repeat("k", p.e.profile.MaxKeyLen)}) {
+			for i, key := range slices.Concat(someLookalikes(p.e.profile.MaxKeyLen, 80), []string{"a", "a:b", "a/b", "a.b", "\x00", "\xff", " ", "*", "a\r\nb", "日本", strings.Repeat("k", p.e.profile.MaxKeyLen)}) {
 				h.set(key, noise(i*50, 1), time.Hour)
 				want[key] = i * 50
 			}
-			h.set("large", noise(100_000, 1), l2cache.NoExpiry)
-			want["large"] = 100_000
+			for key, n := range map[string]int{"p": 100_000, "q": 300_000, "r": guaranteedValueLen} {
+				h.set(key, noise(n, 1), l2cache.NoExpiry)
+				want[key] = n
+			}
 			h.set("deleted", "v", time.Hour)
 			h.delete("deleted")
 			infos := h.scan("")
@@ -44,22 +46,32 @@ var scanCases = []Case{
 	},
 	{
 		ID:         "scan/ttl",
-		Law:        "the TTL of each key is what GetWithTTL gives",
+		Law:        "the TTL of each of many keys is what GetWithTTL gives, and the size that of its value",
 		cause:      "the time that was set, or whole seconds",
 		Capability: l2cache.CanScan,
 		run: func(p *probe) {
 			h := p.open()
-			sets := map[string]span{}
-			for i := range 30 {
-				sets[fmt.Sprint("k", i)] = h.set(fmt.Sprint("k", i), "v", batchTTL(i))
+			var items []l2cache.Item
+			for _, ttl := range spread() {
+				items = append(items, l2cache.Item{Key: fmt.Sprint("k", len(items)), Value: []byte(noise(len(items), 1)), TTL: ttl})
 			}
+			for i := range 1200 {
+				items = append(items, l2cache.Item{Key: fmt.Sprint("k", len(items)), Value: []byte(noise(len(items), 1)), TTL: batchTTL(i)})
+			}
+			set := h.setMany(items)
 			p.ageTTLs()
 			s := span{call: time.Now()}
 			infos := h.scan("")
 			s.done = time.Now()
-			for i := range 30 {
-				key := fmt.Sprint("k", i)
-				p.judgeTTL(read{op: "Scan", key: key, ttl: infos[key].TTL, span: s}, sets[key], batchTTL(i))
+			for _, item := range items {
+				info, seen := infos[item.Key]
+				r := read{op: "Scan", key: item.Key, ttl: info.TTL, span: s}
+				if !seen {
+					r.err = l2cache.ErrNotFound
+				} else if info.Size != len(item.Value) {
+					p.failf("Scan: %s with size %d | want %d", item.Key, info.Size, len(item.Value))
+				}
+				p.judgeListed(r, set, item.TTL)
 			}
 		},
 	},
@@ -110,6 +122,127 @@ var scanCases = []Case{
 		cause:      "only the first page, or a cursor that loses its place",
 		Capability: l2cache.CanScan,
 		run:        scanManyCase,
+	},
+	{
+		ID:         "scan/counts",
+		Law:        "Scan yields all keys, however many there are, none too",
+		cause:      "a page that is full with the last key, or the server's error for an empty store",
+		Capability: l2cache.CanScan,
+		run: func(p *probe) {
+			h := p.open()
+			if infos := h.scan(""); len(infos) != 0 {
+				p.failf("Scan of an empty store yields %d keys | want none", len(infos))
+			}
+			n, begin := 0, time.Now()
+			for _, count := range counts {
+				var items []l2cache.Item
+				for ; n < count; n++ {
+					items = append(items, l2cache.Item{Key: fmt.Sprintf("k:%04d", n), TTL: time.Hour})
+				}
+				h.setMany(items)
+				for _, prefix := range []string{"", "k:"} {
+					if infos := h.scan(prefix); len(infos) != n && !p.e.profile.Evicts {
+						p.missed(begin, "Scan(%q) of %d keys yields %d | want all", prefix, n, len(infos))
+					}
+				}
+			}
+			longest := strings.Repeat("p", p.e.profile.MaxKeyLen)
+			h.set(longest, "v", time.Hour)
+			if infos := h.scan(longest); len(infos) != 1 && !p.e.profile.Evicts {
+				p.failf("Scan with the longest key for a prefix yields %d keys | want that key", len(infos))
+			}
+		},
+	},
+	{
+		ID:         "scan/peer",
+		Law:        "Scan yields what any handle has stored, by any operation, and no longer what one has deleted",
+		cause:      "an index of keys that a handle has for itself, or that some operation does not keep",
+		Capability: l2cache.CanScan,
+		timed:      true,
+		run: func(p *probe) {
+			a, b := p.peers()
+			supports := p.e.profile.Supports
+			const ttl = 100 * time.Millisecond
+			var short span
+			for _, h := range []*handle{b, a} {
+				begin := time.Now()
+				a.set("set", "v", time.Hour)
+				a.setMany([]l2cache.Item{{Key: "set many", TTL: time.Hour}, {Key: "set too", TTL: time.Hour}})
+				want := []string{"set", "set many", "set too", "longer"}
+				if supports.Has(l2cache.CanAdd) {
+					want = append(want, "added")
+					a.add("added", "v", time.Hour, true)
+				}
+				short = a.set("longer", "v", ttl)
+				a.set("longer", "v", time.Hour)
+				if supports.Has(l2cache.CanTouch) {
+					want = append(want, "touched")
+					short = a.set("touched", "v", ttl)
+					a.touchBefore(short.call.Add(ttl), "touched", time.Hour)
+				}
+				p.gone(short, ttl)
+				infos := h.scan("")
+				for _, key := range want {
+					if _, seen := infos[key]; !seen && !p.e.profile.Evicts {
+						p.missed(begin, "Scan leaves out %q | want it", key)
+					}
+				}
+				for i, key := range want {
+					switch {
+					case i%3 == 0:
+						a.delete(key)
+					case i%3 == 1 && supports.Has(l2cache.CanDeletePattern):
+						b.deletePattern(l2cache.QuotePattern(key))
+					default:
+						if err := l2cache.DeleteMany(p.ctx, a.b, []string{key}); err != nil {
+							p.failf("DeleteMany = %v | want nil", err)
+						}
+					}
+				}
+				if infos := h.scan(""); len(infos) != 0 {
+					p.failf("Scan after all was deleted yields %d keys | want none", len(infos))
+				}
+			}
+		},
+	},
+	{
+		ID:         "scan/side-by-side",
+		Law:        "several Scans at a time, also one in the loop of another, do not disturb each other",
+		cause:      "a cursor or a buffer that belongs to the handle",
+		Capability: l2cache.CanScan,
+		run: func(p *probe) {
+			h := p.open()
+			const n, inner = 300, 20
+			var items []l2cache.Item
+			for i := range n {
+				items = append(items, l2cache.Item{Key: fmt.Sprint("k", i), TTL: time.Hour})
+			}
+			for i := range inner {
+				items = append(items, l2cache.Item{Key: fmt.Sprint("in", i), TTL: time.Hour})
+			}
+			begin := h.setMany(items).call
+			all := func(got int, prefix string, want int) {
+				if got != want && !p.e.profile.Evicts {
+					p.missed(begin, "Scan(%q) beside others yields %d keys | want %d", prefix, got, want)
+				}
+			}
+			p.parallel(6, func(w int) {
+				prefix, want := []string{"k", "in"}[w%2], []int{n, inner}[w%2]
+				for range 5 {
+					all(len(h.scan(prefix)), prefix, want)
+				}
+			})
+			seen := map[string]bool{}
+			for info, err := range l2cache.Scan(p.ctx, h.b, "k") {
+				if err != nil {
+					p.failf("Scan = %v | want no error", err)
+				}
+				if seen[info.Key] = true; len(seen)%50 == 1 {
+					all(len(h.scan("in")), "in", inner)
+				}
+			}
+			all(len(seen), "k", n)
+		},
 	},
 	{
 		ID:         "scan/calls-inside",

@@ -2,7 +2,10 @@ package conformance
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -21,7 +24,10 @@ const grain = time.Microsecond
 // end is the instant from which an entry that was set in span set with ttl must
 // not be read any more: a resolution after the TTL that was stored.
 func (p *probe) end(set span, ttl time.Duration) time.Time {
-	return set.done.Add(p.stored(ttl) + p.resolution() + grain)
+	if stored := p.stored(ttl); stored <= l2cache.MaxTTL {
+		return set.done.Add(stored + p.resolution() + grain)
+	}
+	return set.done.Add(l2cache.NoExpiry)
 }
 
 // A life is an entry whose end is being watched.
@@ -127,6 +133,93 @@ func (h *handle) follow(key string, set span, ttl time.Duration, ways ...reader)
 	if !l.end {
 		h.p.again("no read fell soon behind the end of an entry of %v", ttl)
 	}
+}
+
+// magnitudes are TTLs about which somebody's clocks, units, numbers or servers change
+// their ways. The last of them apart, each has others between it and the next.
+var magnitudes = []time.Duration{
+	1, time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour,
+	1 << 24 * time.Millisecond, 1 << 16 * time.Second, 24 * time.Hour, 7 * 24 * time.Hour,
+	1 << 31 * time.Millisecond, 30 * 24 * time.Hour, 1 << 32 * time.Millisecond, 1 << 24 * time.Second, 365 * 24 * time.Hour,
+	5 * 365 * 24 * time.Hour, 20 * 365 * 24 * time.Hour, 1 << 31 * time.Second, l2cache.MaxTTL, l2cache.NoExpiry - 1, l2cache.NoExpiry,
+}
+
+// spread returns TTLs of every magnitude: those themselves, the next ones beside them,
+// and some at random in between.
+func spread() (ttls []time.Duration) {
+	for i, ttl := range magnitudes {
+		ttls = append(ttls, ttl)
+		if i+1 == len(magnitudes) || magnitudes[i+1] == ttl+1 {
+			continue
+		}
+		ttls = append(ttls, ttl+1, magnitudes[i+1]-1)
+		for range 8 {
+			ttls = append(ttls, ttl+rand.N(magnitudes[i+1]-ttl))
+		}
+	}
+	return ttls
+}
+
+// spans writes entries with TTLs of every magnitude side by side, and looks at each now
+// and then up to its end, or for a while.
+func (p *probe) spans(write func(h *handle, key string, ttl time.Duration) span) {
+	h := p.open()
+	ttls := spread()
+	var vague atomic.Int32
+	p.parallel(len(ttls), func(i int) {
+		key := fmt.Sprint("k", i)
+		time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
+		set := write(h, key, ttls[i])
+		if !h.glance(key, set, ttls[i]) {
+			vague.Add(1)
+		}
+	})
+	p.enough(int(vague.Load()), len(ttls))
+}
+
+// enough wants most of n entries to have been seen alive shortly before their end.
+func (p *probe) enough(vague, n int) {
+	if vague > n/4 {
+		p.again("of %d entries, %d were not seen in the last part of their lives", n, vague)
+	}
+}
+
+// horizon is how long entries are looked at that live longer.
+func (p *probe) horizon() time.Duration {
+	if p.bubble {
+		return 3 * time.Hour
+	}
+	return 2 * time.Second
+}
+
+// glance reads an entry of h a few times, up to its end or the horizon. It reports
+// whether it has seen a short-lived one alive in the last part of its life; of the
+// others, and of those with hardly any life, nothing is asked.
+func (h *handle) glance(key string, set span, ttl time.Duration) bool {
+	p := h.p
+	ttl = min(ttl, p.e.profile.MaxTTL)
+	l := &life{p: p, set: set, ttl: ttl}
+	look := func() {
+		for _, how := range readers {
+			if r := how(h, p.ctx, key); !p.e.profile.Evicts || r.hit() {
+				l.observe(r)
+			}
+		}
+	}
+	look()
+	if ttl > p.horizon() {
+		sleepUntil(set.call.Add(p.horizon() - rand.N(10*time.Millisecond))) // not a whole number of any unit later
+		look()
+		return true
+	}
+	for _, t := range []time.Time{set.call.Add(ttl / 2), l.early().Add(-ttl / 10), l.early().Add(-time.Millisecond), l.early().Add(-500 * time.Microsecond), l.early().Add(-1), l.late().Add(1)} {
+		if t.After(time.Now()) || t.After(l.late()) {
+			sleepUntil(t)
+			look()
+		}
+	}
+	return ttl < minAlive || p.e.profile.Evicts || l.seen.After(set.call.Add(ttl*6/10))
 }
 
 // longer is ttl, doubled for each of up to three earlier attempts that were

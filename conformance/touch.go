@@ -62,12 +62,13 @@ var touchCases = []Case{
 	},
 	{
 		ID:         "touch/remaining",
-		Law:        "right after Touch the remaining TTL is the new one, for short values, long ones and none",
+		Law:        "after Touch the remaining TTL is the new one, and the entry ends by it, for short values, long ones and none, whatever the TTL",
 		cause:      "a deadline that is kept apart from the value",
 		Capability: l2cache.CanTouch,
+		timed:      true,
 		run: func(p *probe) {
 			h := p.open()
-			for i, n := range []int{0, 10, 40_000, 300_000} {
+			for i, n := range []int{0, 10, 40_000, 300_000, guaranteedValueLen} {
 				value := noise(n, uint64(i))
 				h.set("k", value, time.Minute)
 				for _, ttl := range []time.Duration{time.Hour, 10 * time.Minute, 90500*time.Millisecond + 1, l2cache.MaxTTL, l2cache.NoExpiry, 48 * time.Hour} {
@@ -75,6 +76,29 @@ var touchCases = []Case{
 					p.judgeTTL(h.entry("k"), s, ttl)
 				}
 				h.wantHit("k", value)
+			}
+			p.spans(func(h *handle, key string, ttl time.Duration) span {
+				h.set(key, "v", time.Hour)
+				return h.touch(key, ttl)
+			})
+		},
+	},
+	{
+		ID:         "touch/peer",
+		Law:        "a Touch is seen by every other handle at once",
+		cause:      "a TTL that a handle keeps for itself beside the value",
+		Capability: l2cache.CanTouch,
+		needs:      needPeer,
+		run: func(p *probe) {
+			a, b := p.open(), p.open()
+			a.set("k", "v", time.Hour)
+			for _, ttl := range []time.Duration{2 * time.Hour, time.Minute, l2cache.NoExpiry, 30 * time.Minute, time.Hour} {
+				b.wantHit("k", "v")
+				s := a.touch("k", ttl)
+				p.judgeTTL(b.entry("k"), s, ttl)
+				s = a.set("k", "v", 3*time.Hour) // nor does an equal value hide a new TTL
+				p.judgeTTL(b.entry("k"), s, 3*time.Hour)
+				a, b = b, a
 			}
 		},
 	},
@@ -93,9 +117,7 @@ var touchCases = []Case{
 			p.gone(s, ttl)
 			for _, key := range []string{"missing", "deleted", "expired"} {
 				for _, ttl := range []time.Duration{time.Hour, l2cache.NoExpiry} {
-					if err := l2cache.Touch(p.ctx, h.b, key, ttl); !errors.Is(err, l2cache.ErrNotFound) {
-						p.failf("Touch(%s, %s) = %v | want ErrNotFound", key, ttlText(ttl), err)
-					}
+					p.wantError(operation{name: "Touch"}, outcome{err: l2cache.Touch(p.ctx, h.b, key, ttl)}, l2cache.ErrNotFound)
 					h.wantMiss(key)
 				}
 			}
@@ -160,9 +182,10 @@ func (h *handle) touchBefore(end time.Time, key string, ttl time.Duration) span 
 // race has a write and several Touch of one key at the same time, on many keys,
 // then looks whether the write is what stands.
 func (p *probe) race(write, check func(h *handle, key string)) {
-	h := p.open()
+	a, b := p.peers()
 	p.parallel(6, func(w int) {
 		for i := range 50 {
+			h := []*handle{a, b}[i%2]
 			key := fmt.Sprintf("k%d.%d", w, i)
 			h.set(key, "old", time.Hour)
 			p.parallel(4, func(role int) {
@@ -171,7 +194,7 @@ func (p *probe) race(write, check func(h *handle, key string)) {
 					return
 				}
 				for range 2 {
-					err := l2cache.Touch(p.ctx, h.b, key, time.Duration(1+role)*time.Hour)
+					err := l2cache.Touch(p.ctx, []*handle{a, b}[role%2].b, key, time.Duration(1+role)*time.Hour)
 					if err != nil && !errors.Is(err, l2cache.ErrNotFound) {
 						p.failf("Touch beside a write = %v | want nil or ErrNotFound", err)
 					}

@@ -52,6 +52,15 @@ var ttlSetCases = append([]Case{
 		},
 	},
 	{
+		ID:    "ttl/set/every-magnitude",
+		Law:   "an entry is there with the TTL that it was set for, and gone at its end, whatever the TTL",
+		cause: "a unit, a number or a command that changes with the size of the TTL",
+		timed: true,
+		run: func(p *probe) {
+			p.spans(func(h *handle, key string, ttl time.Duration) span { return h.set(key, "v", ttl) })
+		},
+	},
+	{
 		ID:    "ttl/set/get-does-not-extend",
 		Law:   "Get does not extend the life of an entry",
 		cause: "a sliding expiry",
@@ -304,8 +313,9 @@ func (h *handle) wantHitDuring(key, value string, set span, ttl time.Duration) {
 func lazyRaceCase(p *probe) {
 	h := p.open()
 	const workers, rounds, keys = 4, 12, 25
+	begin := time.Now()
 	p.parallel(workers, func(w int) {
-		for round := range rounds {
+		for round := 0; round < 2 || round < rounds && time.Since(begin) < 10*time.Second; round++ {
 			ttl := time.Duration(2+round%5) * time.Millisecond
 			last := span{}
 			for i := range keys {

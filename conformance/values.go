@@ -6,8 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/l2cache/l2cache"
 )
 
 // guaranteedValueLen is the value that every backend takes, in bytes.
@@ -46,6 +50,9 @@ var valueCases = []Case{
 			p.keepsValues([]string{
 				string(all), "\x00", "\x00\x00", "a\x00b", "\xff", "\xff\xfe", "\xef\xbb\xbfa", "\xc3\x28", " ", " a ", "\n", "a\n", "\r\n",
 				"0", "null", "nil", `""`, "e\u0301", "\u00e9", "\uFFFD", "true", "{}",
+				"007", "-0", "+1", "1.50", "1e3", "0x10", "9007199254740993", " 12", "12\n", "NaN", `"quoted"`, "'quoted'", `a\nb`, `\u0041`, "a\tb", "A", "a ", "\x00a\x00",
+				"%41", "a+b", "a%20b", "&amp;", "aGVsbG8=", "68656c6c6f", `{ "b" : 1, "a" : [ 1.0 ] }`, "[ 1 , 2 ]", "<a b='c'/>", "\xff\xfea\x00", "\u0085", "\u2028", "\x1a", "\x7f",
+				strings.Repeat("a line\r\n", 40), strings.Repeat("a line\n", 40) + "\n\n", strings.Repeat("\x00", 300), noise(3000, 1) + strings.Repeat("\x00", 50), noise(3000, 2) + "\r\n", noise(3000, 3) + "  ",
 			})
 		},
 	},
@@ -120,13 +127,13 @@ var valueCases = []Case{
 	},
 	{
 		ID:    "values/argument",
-		Law:   "Set does not keep the caller's slice, and does not change it",
+		Law:   "a write does not keep the caller's slice, and does not change it",
 		cause: "the slice itself is stored, or written to after Set has returned",
 		run:   argumentCase,
 	},
 	{
 		ID:    "values/argument-after-cancel",
-		Law:   "once Set has returned, also early, its argument may be changed: what is stored is the value as it was, or nothing",
+		Law:   "once Set has returned, also early, its argument may be changed: what is stored is the value as it was, or nothing; nothing only if Set says so",
 		cause: "a Set that goes on in the background with the caller's slice",
 		run:   argumentAfterCancelCase,
 	},
@@ -178,16 +185,31 @@ func (p *probe) keepsValues(values []string) {
 func sizesCase(p *probe) {
 	h := p.open()
 	sizes := []int{
-		1, 2, 3, 100, 255, 256, 1023, 1024, 1025, 4095, 4096, 4097, 15_999, 16_000, 16_001, 16_384, 31_999, 32_000, 32_001,
-		32_768, 65_535, 65_536, 65_537, 131_072, 300_000, 524_288, 999_999, guaranteedValueLen,
+		1, 2, 3, 10, 100, 255, 256, 512, 1000, 1023, 1024, 1025, 1536, 2048, 4095, 4096, 4097, 8191, 8192, 8193, 10_000, 15_999, 16_000, 16_001, 16_384, 31_999, 32_000, 32_001,
+		32_768, 65_535, 65_536, 65_537, 100_000, 131_072, 300_000, 524_288, 999_999, guaranteedValueLen,
+	}
+	for _, size := range sizes[3:] { // and others in between
+		sizes = append(sizes, min(size+rand.IntN(size), guaranteedValueLen))
 	}
 	for i, n := range sizes {
-		value := noise(n, uint64(i))
-		h.set("k", value, time.Hour)
-		for _, how := range readers {
-			r := h.read(how, "k")
-			if !h.spared(r) && (!r.hit() || string(r.value) != value) {
-				p.failf("a value of %d bytes: %v | want it whole%s", n, r, firstDifference(r, value))
+		// What compresses well goes another way in some backends.
+		for _, value := range []string{noise(n, uint64(i)), strings.Repeat("\x00", n), strings.Repeat("a line\r\n", n/8+1)[:n]} {
+			ttl := time.Hour + time.Duration(i)*time.Minute
+			set := h.set("k", value, ttl)
+			for _, how := range readers {
+				r := h.read(how, "k")
+				if h.spared(r) {
+					continue
+				}
+				if !r.hit() || string(r.value) != value {
+					p.failf("a value of %d bytes: %v | want it whole%s", n, r, firstDifference(r, value))
+				}
+				if r.op == "GetWithTTL" {
+					p.judgeTTL(r, set, ttl)
+				}
+			}
+			if n < 100 || n > 600_000 && i%3 != 0 {
+				break
 			}
 		}
 	}
@@ -196,22 +218,69 @@ func sizesCase(p *probe) {
 
 func argumentCase(p *probe) {
 	h := p.open()
-	for _, n := range []int{10, 1000, 50_000} {
-		arg := []byte(noise(n, 3))
-		want := string(arg)
-		// Capacity beyond the length is the caller's as well.
-		arg = append(arg, "tail"...)[:n]
-		if _, err := h.trySet(p.ctx, "k", arg, time.Hour); err != nil {
-			p.failf("Set = %v | want nil", err)
-		}
-		if string(arg) != want || string(arg[:n+4][n:]) != "tail" {
-			p.failf("Set changed its argument | want it left alone")
-		}
-		for i := range arg {
-			arg[i] ^= 0xff
-		}
-		h.wantHit("k", want)
+	writes := []struct {
+		name  string
+		needs l2cache.Capability
+		run   func(key string, value []byte) error
+	}{
+		{"Set", 0, func(key string, value []byte) error { return h.b.Set(p.ctx, key, value, time.Hour) }},
+		{"SetMany", 0, func(key string, value []byte) error {
+			return l2cache.SetMany(p.ctx, h.b, []l2cache.Item{{Key: key, Value: value, TTL: time.Hour}, {Key: key + "2", Value: value, TTL: time.Hour}})
+		}},
+		{"Add", l2cache.CanAdd, func(key string, value []byte) error {
+			added, err := l2cache.Add(p.ctx, h.b, key, value, time.Hour)
+			if err == nil && !added {
+				return errors.New("not added")
+			}
+			return err
+		}},
 	}
+	for _, write := range writes {
+		if !p.e.profile.Supports.Has(write.needs) {
+			continue
+		}
+		for _, n := range []int{10, 1000, 50_000, 200_000, guaranteedValueLen} {
+			arg := []byte(noise(n, 3))
+			want := string(arg)
+			// Capacity beyond the length is the caller's as well.
+			arg = append(arg, "tail"...)[:n]
+			// Several callers may pass one slice at the same time.
+			key := func(w int) string { return fmt.Sprint(write.name, n, ".", w) }
+			callers := 4
+			if n > 50_000 {
+				callers = 1
+			}
+			p.parallel(callers, func(w int) {
+				if err := write.run(key(w), arg); err != nil {
+					p.failf("%s of %d bytes = %v | want nil", write.name, n, err)
+				}
+			})
+			if string(arg) != want || string(arg[:n+4][n:]) != "tail" {
+				p.failf("%s changed its argument | want it left alone", write.name)
+			}
+			for i := range arg {
+				arg[i] ^= 0xff
+			}
+			for w := range callers {
+				h.wantHit(key(w), want)
+				h.delete(key(w))
+			}
+		}
+	}
+	// Nor is it written to for the time of the call.
+	arg := []byte(noise(1000, 4))
+	want := string(arg)
+	p.parallel(4, func(w int) {
+		for i := range 50 {
+			key := fmt.Sprint("shared", w, ".", i)
+			if err := h.b.Set(p.ctx, key, arg, time.Hour); err != nil {
+				p.failf("Set = %v | want nil", err)
+			}
+			if r := h.read(readers[i%2], key); !h.spared(r) && string(r.value) != want {
+				p.failf("%v, of an argument that 4 callers pass at the same time | want it as it was%s", r, firstDifference(r, want))
+			}
+		}
+	})
 }
 
 func argumentAfterCancelCase(p *probe) {
@@ -222,8 +291,8 @@ func argumentAfterCancelCase(p *probe) {
 	const n, rounds = 30_000, 60
 	trip := h.roundTrip("k")
 	p.parallel(4, func(w int) {
-		key := fmt.Sprintf("k%d", w)
 		for i := range rounds {
+			key := fmt.Sprintf("k%d.%d", w, i) // no earlier write can still land there
 			arg := bytes.Repeat([]byte{byte(i)}, n)
 			ctx, cancel := context.WithCancel(p.ctx)
 			go func() {
@@ -240,6 +309,9 @@ func argumentAfterCancelCase(p *probe) {
 			}
 			for _, how := range readers {
 				r := h.read(how, key)
+				if !r.hit() && err == nil && !h.spared(r) {
+					p.failf("%v after a Set that returned nil while its ctx was cancelled | want a hit", r)
+				}
 				if !r.hit() {
 					continue
 				}
@@ -247,17 +319,31 @@ func argumentAfterCancelCase(p *probe) {
 					p.failf("%v: %d bytes, mixed or of afterwards | want %d equal bytes as they were at the call", r, len(r.value), n)
 				}
 			}
+			h.delete(key)
 		}
 	})
 }
 
 func resultCase(p *probe) {
 	h := p.open()
-	for _, value := range []string{"value", strings.Repeat("v", 5000)} {
+	many := func(h *handle, ctx context.Context, key string) read {
+		r := read{op: "GetMany", key: key, span: span{call: time.Now()}, err: l2cache.ErrNotFound}
+		got, err := l2cache.GetMany(ctx, h.b, []string{key, "neighbour"})
+		r.done = time.Now()
+		if e, there := got[key]; there {
+			r.value, r.ttl, r.err = e.Value, e.TTL, nil
+		} else if err != nil {
+			r.err = err
+		}
+		return r
+	}
+	ways := append(slices.Clone(readers), many)
+	for _, n := range []int{5, 5000, 70_000, 250_000, guaranteedValueLen} {
+		value := strings.Repeat("v", n)
 		h.set("k", value, time.Hour)
 		h.set("neighbour", "its value", time.Hour)
-		for _, first := range readers {
-			for _, second := range readers {
+		for _, first := range ways {
+			for _, second := range ways {
 				a, b := h.read(first, "k"), h.read(second, "k")
 				if !a.hit() || !b.hit() {
 					p.failf("%v, %v | want two hits", a, b)

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,31 +24,22 @@ var watchCases = []Case{
 			w := h.watch("")
 			defer w.stop()
 			w.sees("k", func() { h.set("k", "w", time.Hour) })
-			w.sees("k", func() { h.delete("k") })
-			w.sees("a\r\n*", func() { h.set("a\r\n*", "", l2cache.NoExpiry) })
-			w.sees("b", func() { h.setMany([]l2cache.Item{{Key: "b", TTL: time.Hour}}) })
-			w.sees("b", func() {
-				if err := l2cache.DeleteMany(p.ctx, h.b, []string{"b"}); err != nil {
-					p.failf("DeleteMany = %v | want nil", err)
+			w.sees("k", func() { h.set("k", "w", time.Minute) }) // the same value, another TTL
+			for _, n := range []int{0, 20_000, 80_000, 300_000, guaranteedValueLen} {
+				w.sees("k", func() { h.set("k", noise(n, 1), time.Hour) })
+			}
+			w.seesAll(h)
+			for _, key := range []string{"a\r\n*", "\x00", "\xff", "a ", "日", "a.b", ">", strings.Repeat("k", 300), strings.Repeat("k", p.e.profile.MaxKeyLen), strings.Repeat("\xff", p.e.profile.MaxKeyLen)} {
+				if len(key) <= p.e.profile.MaxKeyLen {
+					w.sees(key, func() { h.set(key, "", l2cache.NoExpiry) })
+					w.sees(key, func() { h.delete(key) })
 				}
-			})
-			supports := p.e.profile.Supports
-			if supports.Has(l2cache.CanTouch) {
-				w.sees("c", func() { h.set("c", "v", time.Hour) })
-				w.sees("c", func() { h.touch("c", time.Minute) })
-			}
-			if supports.Has(l2cache.CanAdd) {
-				w.sees("d", func() { h.add("d", "v", time.Hour, true) })
-			}
-			if supports.Has(l2cache.CanDeletePattern) {
-				w.sees("e1", func() { h.set("e1", "v", time.Hour) })
-				w.sees("e1", func() { h.deletePattern("e*") })
 			}
 		},
 	},
 	{
 		ID:         "watch/peer",
-		Law:        "changes made through another handle are seen",
+		Law:        "changes made through another handle are seen, whatever the operation, also when one of the handles is closed",
 		cause:      "a backend that tells of its own writes only",
 		Capability: l2cache.CanWatch,
 		needs:      needPeer,
@@ -60,6 +52,17 @@ var watchCases = []Case{
 				w.sees(key, func() { b.set(key, "v", time.Hour) })
 			}
 			w.sees("k0", func() { b.delete("k0") })
+			w.seesAll(b)
+			a.set("touched by b", "v", time.Hour)
+			if p.e.profile.Supports.Has(l2cache.CanTouch) {
+				w.sees("touched by b", func() { b.touch("touched by b", time.Minute) })
+			}
+			c := p.open()
+			c.close() // is nothing to the others
+			for range 10 {
+				time.Sleep(2 * time.Millisecond) // what is on its way still comes
+				w.sees("k0", func() { b.set("k0", "v", time.Hour) })
+			}
 		},
 	},
 	{
@@ -74,6 +77,7 @@ var watchCases = []Case{
 				for _, key := range []string{"b", "A", "xapp:", "ap", "app", "ab", "a", "a.", "axb", "a*", "a.b", "app:1"} {
 					h.set(key, "v", time.Hour)
 				}
+				w.sees(prefix, func() { h.set(prefix, "v", time.Hour) })
 				w.sees(prefix+"/last", func() { h.set(prefix+"/last", "v", time.Hour) })
 				for _, key := range w.keys() {
 					if !strings.HasPrefix(key, prefix) {
@@ -92,6 +96,42 @@ var watchCases = []Case{
 				}
 			}
 		},
+	},
+	{
+		ID:         "watch/several",
+		Law:        "each of several watchers sees every change, through one handle or many, with its own prefix",
+		cause:      "watchers that share a queue, of which each event goes to one",
+		Capability: l2cache.CanWatch,
+		run: func(p *probe) {
+			a, b := p.peers()
+			all := []*watching{a.watch(""), a.watch(""), a.watch("k"), b.watch(""), b.watch("k1")}
+			for _, w := range all {
+				defer w.stop()
+			}
+			for i := range 20 {
+				key := fmt.Sprint("k1", i)
+				before := make([]int, len(all))
+				for j, w := range all {
+					before[j] = w.count()
+				}
+				[]*handle{a, b}[i%2].set(key, "v", time.Hour)
+				for j, w := range all {
+					w.wantSince(before[j], key)
+				}
+				if i == 10 { // the others go on
+					all[0].stop()
+					all[0].wantEnd(context.Canceled)
+					all = all[1:]
+				}
+			}
+		},
+	},
+	{
+		ID:         "watch/copies",
+		Law:        "who drops the copy of a key at each event of it, and all at a Gap, soon has none that is out of date",
+		cause:      "an event that comes before the change can be read",
+		Capability: l2cache.CanWatch,
+		run:        watchCopiesCase,
 	},
 	{
 		ID:         "watch/burst",
@@ -122,10 +162,24 @@ var watchCases = []Case{
 				w.wantEnd(context.Canceled)
 			}
 			p.fewGoroutines(before, 8)
+			ended, cancel := context.WithCancel(p.ctx)
+			cancel()
+			var events int
+			var last error
+			for event, err := range l2cache.Watch(ended, h.b, "") {
+				if last = err; err == nil {
+					events++
+				} else if event != (l2cache.Event{}) {
+					p.failf("Watch = %+v with %v | want the zero Event", event, err)
+				}
+			}
+			if p.wantError(operation{name: "Watch"}, outcome{err: last}, context.Canceled); events > 0 {
+				p.failf("Watch with a ctx that had ended = %d events | want none", events)
+			}
 			w := h.watch("")
 			h.close()
 			w.wantEnd(l2cache.ErrClosed)
-			var last error
+			last = nil
 			for _, err := range l2cache.Watch(p.ctx, h.b, "") {
 				last = err
 				break
@@ -251,10 +305,45 @@ func (w *watching) keys() (keys []string) {
 	return keys
 }
 
-// sees makes a change, and wants an event of key or a Gap after it began.
-func (w *watching) sees(key string, change func()) {
+// sees makes a change, and wants an event of each key or a Gap after it began.
+func (w *watching) sees(key string, change func(), others ...string) {
 	n := w.count()
 	change()
+	for _, key := range append(others, key) {
+		w.wantSince(n, key)
+	}
+}
+
+// seesAll has h change keys by every operation.
+func (w *watching) seesAll(h *handle) {
+	p := w.p
+	supports := p.e.profile.Supports
+	items := []l2cache.Item{{Key: "b1", TTL: time.Hour}, {Key: "b2", Value: []byte("v"), TTL: time.Hour}, {Key: "b3", TTL: time.Minute}}
+	keys := []string{"b1", "b2", "b3"}
+	w.sees("b1", func() { h.setMany(items) }, "b2", "b3")
+	w.sees("b1", func() { h.setMany(items[:1]) })
+	w.sees("b1", func() {
+		if err := l2cache.DeleteMany(p.ctx, h.b, keys); err != nil {
+			p.failf("DeleteMany = %v | want nil", err)
+		}
+	}, "b2", "b3")
+	if supports.Has(l2cache.CanTouch) {
+		w.sees("c", func() { h.set("c", "v", time.Hour) })
+		w.sees("c", func() { h.touch("c", time.Minute) })
+	}
+	if supports.Has(l2cache.CanAdd) {
+		w.sees("d", func() { h.add("d", "v", time.Hour, true) })
+	}
+	if supports.Has(l2cache.CanDeletePattern) {
+		for _, key := range []string{"e1", "e2", "e3"} {
+			w.sees(key, func() { h.set(key, "v", time.Hour) })
+		}
+		w.sees("e1", func() { h.deletePattern("e*") }, "e2", "e3")
+	}
+}
+
+// wantSince wants an event of key or a Gap among the events from number n on.
+func (w *watching) wantSince(n int, key string) {
 	seen := func() bool {
 		return slices.ContainsFunc(w.since(n), func(e l2cache.Event) bool { return e.Gap || e.Key == key })
 	}
@@ -274,6 +363,91 @@ func (w *watching) wantEnd(want error) {
 	last := w.last
 	w.mu.Unlock()
 	w.p.wantError(operation{name: "Watch"}, outcome{err: last}, want)
+}
+
+// watchCopiesCase keeps copies as the documentation of Watch tells: it reads a key
+// again after each event of it, and all of them after a Gap.
+func watchCopiesCase(p *probe) {
+	a, b := p.peers()
+	const keys, rounds, writers = 40, 5, 4
+	key := func(i int) string { return fmt.Sprint("k", i) }
+	var mu sync.Mutex
+	copies := map[string]string{} // guarded by mu
+	ctx, stop := context.WithCancel(p.ctx)
+	begun, done := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	go func() {
+		defer close(done)
+		defer p.catch()
+		for event, err := range l2cache.Watch(ctx, a.b, "") {
+			if err != nil {
+				return
+			}
+			stale := []string{event.Key}
+			if event.Gap {
+				stale = stale[:0]
+				for i := range keys {
+					stale = append(stale, key(i))
+				}
+			}
+			for _, key := range stale {
+				value, err := a.b.Get(p.ctx, key)
+				if err != nil && !errors.Is(err, l2cache.ErrNotFound) {
+					p.record(Fail, fmt.Sprintf("Get(%s) in the loop over Watch = %v | want a hit or a miss", key, err))
+					return
+				}
+				mu.Lock()
+				copies[key] = string(value)
+				mu.Unlock()
+			}
+			begin()
+		}
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	select {
+	case <-begun:
+	case <-done:
+	case <-time.After(patience):
+		p.failf("no event within %v of the beginning of Watch | want a Gap", patience)
+	}
+	want := make([]string, keys)
+	p.parallel(writers, func(w int) {
+		for round := range rounds {
+			for i := w; i < keys; i += writers {
+				want[i] = fmt.Sprint("value ", round, " of ", i)
+				h := []*handle{a, b}[i%2]
+				switch {
+				case i%5 == 4 && round == rounds-1:
+					want[i] = ""
+					h.delete(key(i))
+				case i%5 == 3:
+					h.setMany([]l2cache.Item{{Key: key(i), Value: []byte(want[i]), TTL: time.Hour}})
+				default:
+					h.set(key(i), want[i], time.Hour)
+				}
+			}
+		}
+	})
+	var text string
+	same := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for i, value := range want {
+			if copies[key(i)] != value {
+				text = fmt.Sprintf("the copy of %s is %q, stored is %q", key(i), copies[key(i)], value)
+				return false
+			}
+		}
+		return true
+	}
+	for end := time.Now().Add(patience); !same(); time.Sleep(5 * time.Millisecond) {
+		if p.stopIfFailed(); time.Now().After(end) {
+			p.failf("%s, %v after the last change, and an event of each | want no copy that is out of date", text, patience)
+		}
+	}
 }
 
 func watchBurstCase(p *probe) {

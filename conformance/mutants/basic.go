@@ -20,6 +20,7 @@ func All() []Mutant {
 		isolationMutants, durabilityMutants,
 		subtleMutants, faultMutants,
 		batchMutants, touchMutants, addMutants, patternMutants, scanMutants, watchMutants, capabilityMutants,
+		cornerMutants,
 	)
 }
 
