@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -655,6 +656,20 @@ func TestNewRefuses(t *testing.T) {
 		if err == nil || cache != nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("New(%v, %v) = %v, %v; want an error about %s", test.client, test.o, cache, err, test.want)
 		}
+	}
+}
+
+// A port may be somebody else's. The error says so, and quotes nothing.
+func TestAnotherServer(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go http.Serve(listener, nil)
+	_, err = l2cache.Open(t.Context(), "memcached://"+listener.Addr().String())
+	if !errors.Is(err, l2cache.ErrUnavailable) || !strings.HasSuffix(fmt.Sprint(err), "unavailable: the reply is not of memcached's protocol; something else may be on this port") {
+		t.Errorf("Open of an HTTP server = %v", err)
 	}
 }
 

@@ -330,8 +330,20 @@ func (c *Cache) Close() error {
 func (c *Cache) closed() bool { return c.life.Err() != nil }
 
 func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
-	return l2cache.NewError(ctx, name, op, key, c.kind(err), err)
+	kind := c.kind(err)
+	if text := err.Error(); kind == nil && strings.HasPrefix(text, "memcache: unexpected ") && !strings.Contains(text, "ERROR") {
+		err = notMemcached{err}
+	}
+	return l2cache.NewError(ctx, name, op, key, kind, err)
 }
+
+// notMemcached does not quote the reply, as gomemcache does: who knows what that quotes.
+type notMemcached struct{ err error }
+
+func (notMemcached) Error() string {
+	return "the reply is not of memcached's protocol; something else may be on this port"
+}
+func (e notMemcached) Unwrap() error { return e.err }
 
 // kind returns nil for an error that already is of a kind, or is none of the
 // below, and so ErrUnavailable.
