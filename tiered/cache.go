@@ -138,9 +138,12 @@ func (c *Cache[V]) pause(d time.Duration) bool {
 	}
 }
 
+// name is the Backend of errors that are about the Cache itself, and not about L2.
+const name = "tiered"
+
 // preflight is what every operation begins with.
 func (c *Cache[V]) preflight(ctx context.Context, op, key string) error {
-	if err := l2cache.Preflight(ctx, c.l2.Name(), op, key, c.closed.Load()); err != nil {
+	if err := l2cache.Preflight(ctx, name, op, key, c.closed.Load()); err != nil {
 		return err
 	}
 	if err := l2cache.CheckKey(key, c.profile.MaxKeyLen); err != nil {

@@ -64,11 +64,12 @@ func TestClose(t *testing.T) {
 			}
 		}
 		wg.Wait()
+		none := func(context.Context, []string, map[string][]byte) (map[string]tiered.Loaded[[]byte], error) { return nil, nil }
 		for name, call := range map[string]func() error{
 			"Get":           func() error { _, err := cache.Get(ctx, "ahead"); return err },
 			"GetMany":       func() error { _, err := cache.GetMany(ctx, []string{"ahead"}); return err },
 			"GetOrLoad":     func() error { _, err := cache.GetOrLoad(ctx, "ahead", hang); return err },
-			"GetOrLoadMany": func() error { _, err := cache.GetOrLoadMany(ctx, []string{"ahead"}, nil); return err },
+			"GetOrLoadMany": func() error { _, err := cache.GetOrLoadMany(ctx, []string{"ahead"}, none); return err },
 			"Set":           func() error { return cache.Set(ctx, "ahead", nil, time.Minute) },
 			"Delete":        func() error { return cache.Delete(ctx, "ahead") },
 			"Touch":         func() error { return cache.Touch(ctx, "ahead", time.Minute) },

@@ -3,7 +3,7 @@
 //
 //	cache, err := tiered.New[User](l2, &tiered.Options[User]{MaxL1TTL: 10 * time.Second})
 //
-//	user, err := cache.GetOrLoad(ctx, "user:1", func(ctx context.Context, key string, stale *User) (tiered.Loaded[User], error) {
+//	result, err := cache.GetOrLoad(ctx, "user:1", func(ctx context.Context, key string, stale *User) (tiered.Loaded[User], error) {
 //		u, err := db.User(ctx, 1)
 //		return tiered.Loaded[User]{Value: u, TTL: 5 * time.Minute}, err
 //	})

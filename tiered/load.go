@@ -61,8 +61,12 @@ func (e *PanicError) Unwrap() error {
 // t.FailNow in a test, say.
 var errGoexit = errors.New("tiered: the loader's goroutine has ended")
 
-// errOwnLoad is what a loader gets that would wait for its own load.
-var errOwnLoad = errors.New("tiered: a loader asks for what it is to load")
+// ownLoad is the error of a loader that would wait for its own load.
+func ownLoad(key string) error {
+	return &l2cache.Error{Op: "get", Backend: name, Key: key, Err: errors.New("the loader asks for what it is to load")}
+}
+
+var errNoLoader = errors.New("tiered: the loader is nil")
 
 // GetOrLoad returns the value of key, from L1, from L2, or from load, which then is
 // stored in both. All who ask for the key meanwhile wait for one load. It goes on when
@@ -71,6 +75,9 @@ var errOwnLoad = errors.New("tiered: a loader asks for what it is to load")
 // That the loaded value could not be stored in L2 is no error: Options.Observer and
 // Stats tell of it, and L1 has it, for the TTL or MaxL1TTL, whichever is less.
 func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load Loader[V], opts ...Option) (Result[V], error) {
+	if load == nil {
+		return Result[V]{}, errNoLoader
+	}
 	o := c.with(opts)
 	it, now := c.peek(key, o)
 	if c.mayServe(ctx, it, now, o) {
@@ -141,7 +148,7 @@ func (c *Cache[V]) wait(ctx context.Context, f *flight[V], joined bool) error {
 		c.tell(ctx, Event{Kind: EventJoin, Key: f.key, Consumed: unknown})
 	}
 	if tripOf(ctx).within(f.trip) {
-		return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
+		return ownLoad(f.key)
 	}
 	select {
 	case <-f.landed:
@@ -151,7 +158,7 @@ func (c *Cache[V]) wait(ctx context.Context, f *flight[V], joined bool) error {
 	case <-ctx.Done():
 	case <-c.ctx.Done():
 	}
-	return l2cache.NewError(ctx, c.l2.Name(), "get", f.key, l2cache.ErrClosed, nil)
+	return l2cache.NewError(ctx, name, "get", f.key, l2cache.ErrClosed, nil)
 }
 
 // outcome is what one gets who waited for f.
@@ -205,7 +212,7 @@ func (c *Cache[V]) depart(t *trip, fs []*flight[V], load asking[V], o call) {
 		c.fly(t, fs, load, o)
 	})
 	if !started {
-		c.landAll(fs, l2cache.NewError(context.Background(), c.l2.Name(), "get", "", l2cache.ErrClosed, nil))
+		c.landAll(fs, l2cache.NewError(context.Background(), name, "get", "", l2cache.ErrClosed, nil))
 	}
 }
 
@@ -316,7 +323,7 @@ func (c *Cache[V]) fromAhead(ctx context.Context, fs []*flight[V], o call) (rest
 			continue
 		}
 		if f.trip.within(other.trip) {
-			f.err = l2cache.NewError(ctx, c.l2.Name(), "get", f.key, nil, errOwnLoad)
+			f.err = ownLoad(f.key)
 			c.flights.land(f)
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -1239,4 +1240,14 @@ func TestGetOrLoadManyRefreshesAheadInOneLoad(t *testing.T) {
 		}
 		wantGet(t, cache, "b", "v2", 99*time.Second, tiered.TierL1)
 	})
+}
+
+func TestNoLoader(t *testing.T) {
+	cache := newCache(t, newBackend(), &tiered.Options[[]byte]{NoWatch: noWatch})
+	if _, err := cache.GetOrLoad(t.Context(), "k", nil); err == nil || !strings.Contains(err.Error(), "the loader is nil") {
+		t.Errorf("GetOrLoad without a loader = %v", err)
+	}
+	if got, err := cache.GetOrLoadMany(t.Context(), []string{"k"}, nil); err == nil || !strings.Contains(err.Error(), "the loader is nil") {
+		t.Errorf("GetOrLoadMany without a loader = %v, %v", got, err)
+	}
 }

@@ -40,6 +40,9 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string, opts ...Option) (
 //
 // If some keys fail the error is an l2cache.KeyErrors, and the map has the others.
 func (c *Cache[V]) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoader[V], opts ...Option) (map[string]Result[V], error) {
+	if load == nil {
+		return map[string]Result[V]{}, errNoLoader
+	}
 	o := c.with(opts)
 	results, missing, err := c.many(ctx, keys, o, load)
 	if err != nil || len(missing) == 0 {
@@ -118,7 +121,7 @@ func asError(failed l2cache.KeyErrors) error {
 // what is to be refreshed ahead.
 func (c *Cache[V]) many(ctx context.Context, keys []string, o call, load ManyLoader[V]) (results map[string]Result[V], missing []string, err error) {
 	results = make(map[string]Result[V], len(keys))
-	if err := l2cache.PreflightNoKey(ctx, c.l2.Name(), "getmany", c.closed.Load()); err != nil {
+	if err := l2cache.PreflightNoKey(ctx, name, "getmany", c.closed.Load()); err != nil {
 		return results, nil, err
 	}
 	for _, key := range keys {

@@ -89,7 +89,7 @@ type Event struct {
 	// Cache did not store itself, or that L1 has lost since, and for those without expiry.
 	Consumed float64
 
-	// Breaker is the state that the circuit breaker has now.
+	// Breaker is the state that the circuit breaker went to, of an EventBreaker.
 	Breaker BreakerState
 }
 

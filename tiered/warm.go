@@ -51,7 +51,7 @@ func (c *Cache[V]) Warm(ctx context.Context, o *WarmOptions) (WarmProgress, erro
 		return WarmProgress{}, err
 	}
 	var p WarmProgress
-	if err := l2cache.PreflightNoKey(ctx, c.l2.Name(), "warm", c.closed.Load()); err != nil {
+	if err := l2cache.PreflightNoKey(ctx, name, "warm", c.closed.Load()); err != nil {
 		return p, err
 	}
 	chosen := candidates{maxEntries: w.MaxEntries, maxBytes: w.MaxBytes}
@@ -60,7 +60,7 @@ func (c *Cache[V]) Warm(ctx context.Context, o *WarmOptions) (WarmProgress, erro
 	defer context.AfterFunc(c.ctx, stop)()
 	for info, err := range l2cache.Scan(open, c.l2, w.Prefix) {
 		if c.closed.Load() {
-			return p, l2cache.NewError(ctx, c.l2.Name(), "warm", "", l2cache.ErrClosed, nil)
+			return p, l2cache.NewError(ctx, name, "warm", "", l2cache.ErrClosed, nil)
 		}
 		if err != nil {
 			return p, err
@@ -117,7 +117,7 @@ func (c *Cache[V]) sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 	case <-c.ctx.Done():
 	}
-	return l2cache.NewError(ctx, c.l2.Name(), "warm", "", l2cache.ErrClosed, nil)
+	return l2cache.NewError(ctx, name, "warm", "", l2cache.ErrClosed, nil)
 }
 
 // warmBatch reads keys and puts into L1 what has MinTTL left.

@@ -95,6 +95,6 @@ func (i *instruments) make(m metric.Meter) error {
 	i.breakerState = gauge("l2cache.breaker.state", "1", "1 for the state that the circuit breaker is in, else 0.")
 	i.entries = sum("l2cache.l1.entries", "{entry}", "Entries in L1, those that it may not serve as fresh included.")
 	i.pendingDeletes = sum("l2cache.pending_deletes", "{delete}", "Deletes that have failed and wait to be sent again.")
-	i.watching = gauge("l2cache.watching", "1", "1 if L2 tells of changes, else 0.")
+	i.watching = gauge("l2cache.watching", "1", "1 while L2 is being watched, else 0.")
 	return errors.Join(errs...)
 }

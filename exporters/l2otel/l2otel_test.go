@@ -23,6 +23,7 @@ import (
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/mem"
 	"github.com/l2cache/l2cache/exporters/l2otel"
+	"github.com/l2cache/l2cache/internal/ratio"
 	"github.com/l2cache/l2cache/tiered"
 )
 
@@ -397,48 +398,41 @@ func TestDocs(t *testing.T) {
 func BenchmarkL1Hit(b *testing.B) {
 	all, _ := newTelemetry(b, l2otel.Options{})
 	some, _ := newTelemetry(b, l2otel.Options{L1HitsEvery: 10})
+	var impls []ratio.Contender
 	for _, impl := range []struct {
 		name     string
 		observer func(context.Context, tiered.Event)
-	}{{"l2cache", all.Event}, {"l2cache-one-in-ten", some.Event}, {"raw", nil}} {
-		b.Run("impl="+impl.name, func(b *testing.B) {
-			cache, err := tiered.New(mem.New(mem.NewStore()), &tiered.Options[int]{NoWatch: true, MaxL1TTL: time.Hour, Observer: impl.observer})
-			if err != nil {
-				b.Fatal(err)
+	}{{"raw", nil}, {"l2cache", all.Event}, {"l2cache-one-in-ten", some.Event}} {
+		cache, err := tiered.New(mem.New(mem.NewStore()), &tiered.Options[int]{NoWatch: true, MaxL1TTL: time.Hour, Observer: impl.observer})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer cache.Close()
+		ctx := b.Context()
+		if err := cache.Set(ctx, "k", 1, time.Hour); err != nil {
+			b.Fatal(err)
+		}
+		impls = append(impls, ratio.Contender{Name: impl.name, Do: func(int) error {
+			r, err := cache.Get(ctx, "k")
+			if err == nil && r.Tier != tiered.TierL1 {
+				err = fmt.Errorf("from %v", r.Tier)
 			}
-			defer cache.Close()
-			ctx := b.Context()
-			if err := cache.Set(ctx, "k", 1, time.Hour); err != nil {
-				b.Fatal(err)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if r, err := cache.Get(ctx, "k"); err != nil || r.Tier != tiered.TierL1 {
-					b.Fatalf("got %v, %v", r, err)
-				}
-			}
-		})
+			return err
+		}})
 	}
+	ratio.Compare(b, 1, impls...)
 }
 
 // BenchmarkBackendGet is what an observer adds to a read of a backend that has no span.
 func BenchmarkBackendGet(b *testing.B) {
 	telemetry, _ := newTelemetry(b, l2otel.Options{})
 	raw := mem.New(mem.NewStore())
-	for _, impl := range []struct {
-		name    string
-		backend l2cache.L2CacheBackend
-	}{{"l2cache", l2cache.Observe(raw, telemetry.Op)}, {"raw", raw}} {
-		if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
-			b.Fatal(err)
-		}
-		b.Run("impl="+impl.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := impl.backend.GetWithTTL(b.Context(), "k"); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+	if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
+		b.Fatal(err)
 	}
+	get := func(name string, backend l2cache.L2CacheBackend) ratio.Contender {
+		ctx := b.Context()
+		return ratio.Contender{Name: name, Do: func(int) error { _, err := backend.GetWithTTL(ctx, "k"); return err }}
+	}
+	ratio.Compare(b, 1, get("raw", raw), get("l2cache", l2cache.Observe(raw, telemetry.Op)))
 }

@@ -9,17 +9,19 @@ import (
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/mem"
 	"github.com/l2cache/l2cache/exporters/l2prom"
+	"github.com/l2cache/l2cache/internal/ratio"
 	"github.com/l2cache/l2cache/tiered"
 )
 
 // BenchmarkL1Hit reads what L1 has, observed and (raw) not.
 func BenchmarkL1Hit(b *testing.B) {
+	var impls []ratio.Contender
 	for _, impl := range []struct {
 		name     string
 		observer func(context.Context, tiered.Event)
 	}{
-		{"l2cache", l2prom.New(nil).Event},
 		{"raw", nil},
+		{"l2cache", l2prom.New(nil).Event},
 		{"nothing", func(context.Context, tiered.Event) {}},
 	} {
 		cache, err := tiered.New(mem.New(mem.NewStore()), &tiered.Options[int]{NoWatch: true, MaxL1TTL: time.Hour, Observer: impl.observer})
@@ -34,50 +36,29 @@ func BenchmarkL1Hit(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.Run("impl="+impl.name, func(b *testing.B) {
-			ctx := b.Context()
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if r, err := cache.Get(ctx, keys[i%len(keys)]); err != nil || r.Tier != tiered.TierL1 {
-					b.Fatalf("got %v, %v", r, err)
-				}
+		ctx := b.Context()
+		impls = append(impls, ratio.Contender{Name: impl.name, Do: func(i int) error {
+			r, err := cache.Get(ctx, keys[i%len(keys)])
+			if err == nil && r.Tier != tiered.TierL1 {
+				err = fmt.Errorf("from %v", r.Tier)
 			}
-		})
-		b.Run("parallel/impl="+impl.name, func(b *testing.B) {
-			ctx := b.Context()
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for i := 0; pb.Next(); i++ {
-					if r, err := cache.Get(ctx, keys[i%len(keys)]); err != nil || r.Tier != tiered.TierL1 {
-						b.Fatalf("got %v, %v", r, err)
-					}
-				}
-			})
-		})
+			return err
+		}})
+	}
+	for _, g := range []int{1, 2} {
+		b.Run(fmt.Sprintf("g=%d", g), func(b *testing.B) { ratio.Compare(b, g, impls...) })
 	}
 }
 
 // BenchmarkBackendGet reads from a backend, observed and (raw) not.
 func BenchmarkBackendGet(b *testing.B) {
 	raw := mem.New(mem.NewStore())
-	for _, impl := range []struct {
-		name    string
-		backend l2cache.L2CacheBackend
-	}{
-		{"l2cache", l2cache.Observe(raw, l2prom.New(nil).Op)},
-		{"raw", raw},
-	} {
-		if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
-			b.Fatal(err)
-		}
-		b.Run("impl="+impl.name, func(b *testing.B) {
-			ctx := b.Context()
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := impl.backend.GetWithTTL(ctx, "k"); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+	if err := raw.Set(b.Context(), "k", make([]byte, 100), time.Hour); err != nil {
+		b.Fatal(err)
 	}
+	get := func(name string, backend l2cache.L2CacheBackend) ratio.Contender {
+		ctx := b.Context()
+		return ratio.Contender{Name: name, Do: func(int) error { _, err := backend.GetWithTTL(ctx, "k"); return err }}
+	}
+	ratio.Compare(b, 1, get("raw", raw), get("l2cache", l2cache.Observe(raw, l2prom.New(nil).Op)))
 }

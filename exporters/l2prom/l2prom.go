@@ -133,7 +133,7 @@ func New(o *Options) *Metrics {
 
 	m.entries = f.desc("l1_entries", "Entries in L1, those that it may not serve as fresh included.")
 	m.pendingDeletes = f.desc("pending_deletes", "Deletes that have failed and wait to be sent again.")
-	m.watching = f.desc("watching", "1 if L2 tells of changes, else 0.")
+	m.watching = f.desc("watching", "1 while L2 is being watched, else 0.")
 	m.breaking = f.desc("breaker_state", "1 for the state that the circuit breaker is in, else 0.", "state")
 
 	m.fill()
