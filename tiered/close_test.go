@@ -64,7 +64,9 @@ func TestClose(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		none := func(context.Context, []string, map[string][]byte) (map[string]tiered.Loaded[[]byte], error) { return nil, nil }
+		none := func(context.Context, []string, map[string][]byte) (map[string]tiered.Loaded[[]byte], error) {
+			return nil, nil
+		}
 		for name, call := range map[string]func() error{
 			"Get":           func() error { _, err := cache.Get(ctx, "ahead"); return err },
 			"GetMany":       func() error { _, err := cache.GetMany(ctx, []string{"ahead"}); return err },
