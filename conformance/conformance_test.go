@@ -191,6 +191,52 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// lingering is a backend with a goroutine that Close leaves alone.
+type lingering struct {
+	l2cache.L2CacheBackend
+	ticker *time.Ticker
+}
+
+func newLingering(b l2cache.L2CacheBackend) l2cache.L2CacheBackend {
+	l := lingering{b, time.NewTicker(time.Minute)}
+	go l.sweep()
+	return l
+}
+
+func (l lingering) sweep() {
+	for range l.ticker.C {
+	}
+}
+
+// What would end the process, as a bubble does that has a goroutine left, is a failure of
+// one case, and so is what hangs in a bubble.
+func TestBubblesThatDoNotEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		wrap func(l2cache.L2CacheBackend) l2cache.L2CacheBackend
+		want string
+		next conformance.Status // of the next case
+	}{
+		"a goroutine": {newLingering, "lingering.sweep", conformance.Blocked},
+		"a call":      {func(b l2cache.L2CacheBackend) l2cache.L2CacheBackend { return hanging{b} }, "hanging.Get", conformance.KnownFailure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var report *conformance.Report
+			conformance.Run(t, stores(c.wrap), &conformance.Options{
+				InProcess:     true,
+				Only:          []string{"ttl/set/independent", "ttl/set/after-expiry"},
+				KnownFailures: map[string]string{"ttl/set/independent": "it is to fail", "ttl/set/after-expiry": "so is this"},
+				Report:        func(r *conformance.Report) { report = r },
+			})
+			if r, _ := report.Result("ttl/set/independent"); r.Status != conformance.KnownFailure || !strings.Contains(r.Evidence, c.want) {
+				t.Errorf("ttl/set/independent = %s, %.1000s; want it to fail with the stack of %s", r.Status, r.Evidence, c.want)
+			}
+			if r, _ := report.Result("ttl/set/after-expiry"); r.Status != c.next {
+				t.Errorf("ttl/set/after-expiry = %s, %.1000s; want %s", r.Status, r.Evidence, c.next)
+			}
+		})
+	}
+}
+
 // panicking is a backend that panics.
 type panicking struct{ l2cache.L2CacheBackend }
 

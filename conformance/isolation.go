@@ -118,13 +118,28 @@ var isolationCases = []Case{
 		cause: "an error that is returned as the driver made it",
 		run: func(p *probe) {
 			h := p.open()
-			err := h.b.Set(p.ctx, "the key\r\n", nil, -1)
-			var e *l2cache.Error
-			if !errors.As(err, &e) || e.Key != "the key\r\n" || e.Op != "set" || e.Backend != h.b.Name() {
-				p.failf("Set with a TTL of -1ns = %#v | want an *l2cache.Error with Op set, Backend %s and the key", err, h.b.Name())
+			const key = "the key\r\n"
+			named := func(call, op string, err error) {
+				var e *l2cache.Error
+				if !errors.As(err, &e) || e.Key != key || e.Op != op || e.Backend != h.b.Name() {
+					p.failf("%s = %#v | want an *l2cache.Error with Op %s, Backend %s and the key", call, err, op, h.b.Name())
+				}
+				if strings.ContainsAny(err.Error(), "\r\n") {
+					p.failf("error %q | want one line", err)
+				}
 			}
-			if strings.ContainsAny(err.Error(), "\r\n") {
-				p.failf("error %q | want one line", err)
+			named("Set with a TTL of -1ns", "set", h.b.Set(p.ctx, key, nil, -1))
+			if p.e.o.Raw == nil {
+				return
+			}
+			for _, damage := range p.e.o.Raw.Damage {
+				h.set(key, "v", time.Hour)
+				if err := damage.Do(p.ctx, p.ns, key); err != nil {
+					p.failf("Raw.Damage %q = %v | want nil", damage.Name, err)
+				}
+				_, err := h.b.Get(p.ctx, key)
+				named("Get of an entry with "+damage.Name, "get", err)
+				h.delete(key)
 			}
 		},
 	},

@@ -1,10 +1,13 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -86,15 +89,47 @@ func (e *engine) result(t *testing.T, c Case) Result {
 	if p.result = e.before(c); p.result.Status != "" {
 		return p.result
 	}
-	if e.o.InProcess && c.timed {
-		synctest.Test(t, func(*testing.T) {
+	switch {
+	case !e.o.InProcess || !c.timed:
+		p.result = e.attempts(context.Background(), c, false)
+	case e.leaks != "":
+		p.result.Status, p.result.Evidence = Blocked, "by "+e.leaks
+	default:
+		stacks := inBubble(t, func() {
 			time.Sleep(rand.N(time.Second)) // a bubble begins on a whole second, as nothing else does
 			p.result = e.attempts(context.Background(), c, true)
 		})
-	} else {
-		p.result = e.attempts(context.Background(), c, false)
+		if stacks != "" && p.result.Status != Fail {
+			e.leaks = c.ID
+			p.result.Status, p.result.Evidence = Fail, "all handles were closed, and goroutines go on that were started since they were opened | want none\n"+stacks
+		}
 	}
+	p.result = e.known(p.result)
 	return p.result
+}
+
+// inBubble runs f in a bubble. It returns the stacks of the goroutines that are left in
+// it, which synctest has for a deadlock.
+func inBubble(t *testing.T, f func()) (stacks string) {
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		if err, ok := r.(error); !ok || !strings.HasPrefix(err.Error(), "deadlock: ") {
+			panic(r)
+		}
+		all := make([]byte, 1<<20)
+		all = all[:runtime.Stack(all, true)]
+		for stack := range strings.SplitSeq(string(all), "\n\n") {
+			if head, _, _ := strings.Cut(stack, "\n"); strings.Contains(head, "synctest bubble") {
+				stacks += stack + "\n\n"
+			}
+		}
+		stacks = cmp.Or(stacks, fmt.Sprint(r))
+	}()
+	synctest.Test(t, func(*testing.T) { f() })
+	return ""
 }
 
 // report makes a case's result that of its subtest.

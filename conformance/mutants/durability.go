@@ -228,6 +228,20 @@ var isolationMutants = []Mutant{
 		}),
 	},
 	{
+		Name:  "the error of damage is the bare kind",
+		Rule:  "an error says which operation failed on which key",
+		Kills: []string{"isolation/error-names-key"},
+		New: remote.edit(func(c *client) {
+			failure := c.failure
+			c.failure = func(ctx context.Context, op, key string, err error) error {
+				if err = failure(ctx, op, key, err); errors.Is(err, l2cache.ErrCorrupt) {
+					return l2cache.ErrCorrupt
+				}
+				return err
+			}
+		}),
+	},
+	{
 		Name:  "an error has two lines",
 		Rule:  "an error is one line",
 		Kills: []string{"isolation/error-names-key"},
