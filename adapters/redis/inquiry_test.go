@@ -57,7 +57,7 @@ func stableCluster(t *testing.T, args ...string) *servertest.Cluster {
 // first, after which there is doubt about the map.
 func TestClusterStalled(t *testing.T) {
 	t.Parallel()
-	const timeout, most = time.Second, 1500 * time.Millisecond
+	const timeout, slack = time.Second, 500 * time.Millisecond
 	srv := stableCluster(t)
 	handles := clusterHandles(t, srv, timeout)
 	bounded := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(srv.Addrs(), ","), ContextTimeoutEnabled: true})
@@ -85,12 +85,19 @@ func TestClusterStalled(t *testing.T) {
 			for _, name := range names {
 				for _, ctx := range []context.Context{context.Background(), t.Context()} {
 					calls.Go(func() {
-						for round := range 3 {
-							begin := time.Now()
-							err := operations("k")[name](ctx, b)
-							if took := time.Since(begin); took > most || !errors.Is(err, l2cache.ErrUnavailable) {
-								t.Errorf("%s: %s number %d = %v after %v, want ErrUnavailable after %v", kind, name, round, err, took, timeout)
+						best := time.Hour // of those after the first: as in prompt, the machine may be late, too
+						for round := range 4 {
+							control := make(chan time.Time, 1)
+							time.AfterFunc(timeout, func() { control <- time.Now() })
+							if err := operations("k")[name](ctx, b); !errors.Is(err, l2cache.ErrUnavailable) {
+								t.Errorf("%s: %s number %d = %v, want ErrUnavailable", kind, name, round, err)
 							}
+							if late := time.Since(<-control); round > 0 {
+								best = min(best, late)
+							}
+						}
+						if best > slack {
+							t.Errorf("%s: %s came back %v late at best, after op_timeout of %v", kind, name, best, timeout)
 						}
 					})
 				}

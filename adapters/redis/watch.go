@@ -92,16 +92,16 @@ func (c *Cache) track(ctx context.Context, prefix string, hub *l2cache.Hub, star
 		return
 	}
 	first := make(chan error, len(nodes))
-	waiting := 0
 	for n, needed := range nodes {
-		linked := relinked
-		if needed {
-			waiting++
-			linked = func(_ *node, err error) { first <- err } // the reader begins with a Gap
+		linked := func(_ *node, err error) { // the reader begins with a Gap
+			if !needed {
+				err = nil
+			}
+			first <- err
 		}
 		begin(n, func(err error) { linked(n, err); linked = relinked })
 	}
-	for range waiting {
+	for range nodes {
 		if err := <-first; err != nil {
 			started <- err
 			return
