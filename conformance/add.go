@@ -47,7 +47,7 @@ var addCases = []Case{
 			h.wantHitDuring("k", "v", s, ttl)
 			h.follow("k", s, ttl, readers...)
 			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
-			p.spans(func(h *handle, key string, ttl time.Duration) span { return h.add(key, "v", ttl, true) })
+			h.spans(func(key string, ttl time.Duration) span { return h.add(key, "v", ttl, true) })
 		},
 	},
 	{

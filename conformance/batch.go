@@ -71,7 +71,7 @@ var batchCases = []Case{
 			}
 			h.follow("short", s, ttl, readers...)
 			h.wantHit("hour", "h")
-			p.spansBatch()
+			h.spansBatch()
 		},
 	},
 	{
@@ -452,12 +452,11 @@ func (h *handle) setMany(items []l2cache.Item) span {
 }
 
 // spansBatch is spans for one batch.
-func (p *probe) spansBatch() {
-	h := p.open()
-	ttls := spread()
+func (h *handle) spansBatch() {
+	p, ttls := h.p, spread()
 	items := make([]l2cache.Item, len(ttls))
 	for i, ttl := range ttls {
-		items[i] = l2cache.Item{Key: fmt.Sprint("k", i), Value: []byte("v"), TTL: ttl}
+		items[i] = l2cache.Item{Key: fmt.Sprint("span", i), Value: []byte("v"), TTL: ttl}
 	}
 	s := h.setMany(items)
 	h.judgeBatch(items, s)
