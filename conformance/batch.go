@@ -215,15 +215,15 @@ var batchCases = []Case{
 					p.failf("GetMany after DeleteMany of %d keys = %d entries | want none", n, len(got))
 				}
 			}
-			var keys []string // and those that are set alone
-			for i := range counts[len(counts)-1] {
-				keys = append(keys, fmt.Sprint("alone", i))
-			}
-			next, begin := 0, time.Now()
-			for _, n := range counts {
-				for ; next < n; next++ {
-					h.set(keys[next], "", time.Hour)
+			keys := make([]string, counts[len(counts)-1]) // and those that are set alone
+			begin := time.Now()
+			p.parallel(16, func(w int) {
+				for i := w; i < len(keys); i += 16 {
+					keys[i] = fmt.Sprint("alone", i)
+					h.set(keys[i], "", time.Hour)
 				}
+			})
+			for _, n := range counts {
 				if got, _ := h.getMany(keys[:n]); len(got) != n && !p.e.profile.Evicts {
 					p.missed(begin, "GetMany of %d keys = %d entries | want all", n, len(got))
 				}
