@@ -47,7 +47,7 @@ var addCases = []Case{
 			h.wantHitDuring("k", "v", s, ttl)
 			h.follow("k", s, ttl, readers...)
 			p.judgeTTL(h.entry("forever"), forever, l2cache.NoExpiry)
-			p.spans(func(h *handle, key string, ttl time.Duration) span { return h.add(key, "v", ttl, true) })
+			h.spans(func(key string, ttl time.Duration) span { return h.add(key, "v", ttl, true) })
 		},
 	},
 	{
@@ -102,9 +102,12 @@ var addCases = []Case{
 		cause:      "a check and a write, without a condition",
 		Capability: l2cache.CanAdd,
 		run: func(p *probe) {
-			a, b := p.peers()
+			h, peer := p.peers()
 			for round := range 40 {
-				h := []*handle{a, b}[round%2]
+				callers := []*handle{h, h}
+				if round%2 == 1 {
+					callers[1] = peer
+				}
 				key := fmt.Sprint("k", round)
 				switch round % 3 {
 				case 1:
@@ -116,7 +119,7 @@ var addCases = []Case{
 				var winners atomic.Int32
 				var winner atomic.Int32
 				p.parallel(16, func(w int) {
-					added, err := l2cache.Add(p.ctx, []*handle{a, b}[w%2].b, key, []byte(fmt.Sprint("of ", w)), time.Hour)
+					added, err := l2cache.Add(p.ctx, callers[w%2].b, key, []byte(fmt.Sprint("of ", w)), time.Hour)
 					if err != nil {
 						p.failf("Add beside 15 others = %v | want nil", err)
 					}

@@ -107,6 +107,9 @@ var basicCases = []Case{
 				b.wantMiss(key)
 				for j := range 6 {
 					value := fmt.Sprintf("value %d", j)
+					if j == 5 {
+						value = noise([]int{0, 5000, 50_000, 150_000, 400_000, guaranteedValueLen}[i%6], uint64(i))
+					}
 					a.set(key, value, time.Hour)
 					b.wantHit(key, value)
 					if j%2 == 1 {

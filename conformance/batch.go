@@ -71,7 +71,7 @@ var batchCases = []Case{
 			}
 			h.follow("short", s, ttl, readers...)
 			h.wantHit("hour", "h")
-			p.spansBatch()
+			h.spansBatch()
 		},
 	},
 	{
@@ -215,15 +215,15 @@ var batchCases = []Case{
 					p.failf("GetMany after DeleteMany of %d keys = %d entries | want none", n, len(got))
 				}
 			}
-			var keys []string // and those that are set alone
-			for i := range counts[len(counts)-1] {
-				keys = append(keys, fmt.Sprint("alone", i))
-			}
-			next, begin := 0, time.Now()
-			for _, n := range counts {
-				for ; next < n; next++ {
-					h.set(keys[next], "", time.Hour)
+			keys := make([]string, counts[len(counts)-1]) // and those that are set alone
+			begin := time.Now()
+			p.parallel(16, func(w int) {
+				for i := w; i < len(keys); i += 16 {
+					keys[i] = fmt.Sprint("alone", i)
+					h.set(keys[i], "", time.Hour)
 				}
+			})
+			for _, n := range counts {
 				if got, _ := h.getMany(keys[:n]); len(got) != n && !p.e.profile.Evicts {
 					p.missed(begin, "GetMany of %d keys = %d entries | want all", n, len(got))
 				}
@@ -452,12 +452,11 @@ func (h *handle) setMany(items []l2cache.Item) span {
 }
 
 // spansBatch is spans for one batch.
-func (p *probe) spansBatch() {
-	h := p.open()
-	ttls := spread()
+func (h *handle) spansBatch() {
+	p, ttls := h.p, spread()
 	items := make([]l2cache.Item, len(ttls))
 	for i, ttl := range ttls {
-		items[i] = l2cache.Item{Key: fmt.Sprint("k", i), Value: []byte("v"), TTL: ttl}
+		items[i] = l2cache.Item{Key: fmt.Sprint("span", i), Value: []byte("v"), TTL: ttl}
 	}
 	s := h.setMany(items)
 	h.judgeBatch(items, s)

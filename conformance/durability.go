@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +68,7 @@ var durabilityCases = []Case{
 					h.wantHit(key, "v")
 					p.judgeTTL(h.entry(key), sets[key], ttl)
 				}
+				p.foundAgain(h, ttls, sets)
 				for key, value := range others {
 					h.wantHit(key, value)
 				}
@@ -214,6 +216,40 @@ var durabilityCases = []Case{
 			}
 		},
 	},
+}
+
+// foundAgain wants the operations that may go by an index of their own to find entries
+// with the value "v", and not the key deleted.
+func (p *probe) foundAgain(h *handle, ttls map[string]time.Duration, sets map[string]span) {
+	supports := p.e.profile.Supports
+	got, s := h.getMany(append(slices.Collect(maps.Keys(ttls)), "deleted"))
+	if len(got) != len(ttls) {
+		p.failf("GetMany = %d entries | want %d", len(got), len(ttls))
+	}
+	for key, ttl := range ttls {
+		if string(got[key].Value) != "v" {
+			p.failf("GetMany: %s = %s | want v", key, brief(string(got[key].Value)))
+		}
+		p.judgeTTL(read{op: "GetMany", key: key, value: got[key].Value, ttl: got[key].TTL, span: s}, sets[key], ttl)
+		if supports.Has(l2cache.CanAdd) {
+			h.add(key, "another", time.Minute, false)
+		}
+		if supports.Has(l2cache.CanTouch) {
+			sets[key] = h.touch(key, ttl)
+		}
+	}
+	if !supports.Has(l2cache.CanScan) {
+		return
+	}
+	infos := h.scan("")
+	for key := range ttls {
+		if infos[key].Size != 1 {
+			p.failf("Scan: %s with size %d | want 1", key, infos[key].Size)
+		}
+	}
+	if _, seen := infos["deleted"]; seen {
+		p.failf("Scan yields what was deleted | want it gone")
+	}
 }
 
 // cutOff takes the server down under writers.

@@ -375,6 +375,8 @@ func keyOperationsCase(p *probe) {
 		}
 	}
 	keys = slices.DeleteFunc(keys, func(key string) bool { return len(key) > longest })
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
 	value := func(i int) string { return fmt.Sprint("value ", i) }
 	entries := make([]struct { // what is there
 		set span

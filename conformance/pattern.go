@@ -20,11 +20,12 @@ var patternCases = []Case{
 		run: func(p *probe) {
 			keys := []string{
 				"user:1", "user:2", "user:12", "User:1", "a user:1", "user:1 b", "user", "user:", "users", "user/1", "item:1", "item:22", "item:333",
-				"a*b", "a?b", "axb", "a/b", "user:1/2", `a\b`, "a[x]b", "a^b", "ab", "axxb", "[a-z]", "b", "a.b", "a>b", "{x}", "x", "user:\x00", "user:\xff", "user:\r\n", "日本",
+				"a*b", "a?b", "axb", "a/b", "user:1/2", `a\b`, "a[x]b", "a^b", "ab", "axxb", "[a-z]", "b", "a.b", "a>b", "{x}", "x", "user:\x00", "user:\xff", "user:\r\n", "日本", "é1", "É1", "Éa", "ß", "SS", "ss",
 			}
 			for _, pattern := range []string{
 				"user:1", "user:?", "user:*", "*:1", "item:??", "it*:*3", "*e*r*:*1*", `a\*b`, `a\?b`, `a\\b`, "a?b", "a*b", "[a-z]", "a[x]b", "a^b", "{x}", "a.b", "a>b",
 				`\u\s\e\r:1`, `user\:*`, `a\\*`, `*\\*`, `\*`, "u*s*e*r*:*1*", "*a*b*", "**1", "user:1**", "*?*?*?*?*?*?*?*", "a?*", "*?1", "u?*?1",
+				"é*", "É?", "*ß", "ss", "S*",
 				"a.*", "a>*", "no such key", "no such key*", "?", "日?????", "日???", "??????", "user:\x00", "user:\xff", "*\n", "User*", "",
 			} {
 				p.deletesPattern(keys, pattern)

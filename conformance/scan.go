@@ -25,7 +25,7 @@ var scanCases = []Case{
 				h.set(key, noise(i*50, 1), time.Hour)
 				want[key] = i * 50
 			}
-			for key, n := range map[string]int{"p": 100_000, "q": 300_000, "r": guaranteedValueLen} {
+			for key, n := range map[string]int{"o": 0, "p": 100_000, "q": 300_000, "r": guaranteedValueLen} {
 				h.set(key, noise(n, 1), l2cache.NoExpiry)
 				want[key] = n
 			}

@@ -163,14 +163,13 @@ func spread() (ttls []time.Duration) {
 
 // spans writes entries with TTLs of every magnitude side by side, and looks at each now
 // and then up to its end, or for a while.
-func (p *probe) spans(write func(h *handle, key string, ttl time.Duration) span) {
-	h := p.open()
-	ttls := spread()
+func (h *handle) spans(write func(key string, ttl time.Duration) span) {
+	p, ttls := h.p, spread()
 	var vague atomic.Int32
 	p.parallel(len(ttls), func(i int) {
-		key := fmt.Sprint("k", i)
+		key := fmt.Sprint("span", i)
 		time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
-		set := write(h, key, ttls[i])
+		set := write(key, ttls[i])
 		if !h.glance(key, set, ttls[i]) {
 			vague.Add(1)
 		}

@@ -77,7 +77,7 @@ var touchCases = []Case{
 				}
 				h.wantHit("k", value)
 			}
-			p.spans(func(h *handle, key string, ttl time.Duration) span {
+			h.spans(func(key string, ttl time.Duration) span {
 				h.set(key, "v", time.Hour)
 				return h.touch(key, ttl)
 			})

@@ -57,7 +57,8 @@ var ttlSetCases = append([]Case{
 		cause: "a unit, a number or a command that changes with the size of the TTL",
 		timed: true,
 		run: func(p *probe) {
-			p.spans(func(h *handle, key string, ttl time.Duration) span { return h.set(key, "v", ttl) })
+			h := p.open()
+			h.spans(func(key string, ttl time.Duration) span { return h.set(key, "v", ttl) })
 		},
 	},
 	{

@@ -914,6 +914,46 @@ var cornerPeers = []Mutant{
 			},
 		}
 	}, "capability/any-sequence"),
+	{
+		Name:  "Scan finds nothing that was there before the store was opened",
+		Rule:  "what any operation has done survives a reopening",
+		Kills: []string{"durability/reopen"},
+		New: embedded.patch(func(c *client) patch {
+			before := map[string]bool{}
+			c.behind(func(rs rows, _ time.Time) {
+				for key := range rs {
+					before[key] = true
+				}
+			})
+			return patch{scan: func(ctx context.Context, prefix string, yield func(l2cache.Info, error) bool) {
+				for info, err := range c.Scan(ctx, prefix) {
+					if !before[info.Key] && !yield(info, err) {
+						return
+					}
+				}
+			}}
+		}),
+	},
+	patched("another handle reads 100,000 bytes of a value", "a value is read whole by every handle", func(c *client) patch {
+		first, _ := c.s.memo.LoadOrStore("first "+c.namespace, c)
+		return patch{read: func(ctx context.Context, key string) (l2cache.Entry, error) {
+			e, err := c.read(ctx, "get", key)
+			if first != c {
+				e.Value = e.Value[:min(len(e.Value), 100_000)]
+			}
+			return e, err
+		}}
+	}, "basic/peer"),
+	patched("DeletePattern folds the case of letters that are not ASCII", "case counts", func(c *client) patch {
+		return patch{deletePattern: func(ctx context.Context, pattern string) error {
+			if strings.Contains(pattern, "é") {
+				if err := c.DeletePattern(ctx, strings.ReplaceAll(pattern, "é", "É")); err != nil {
+					return err
+				}
+			}
+			return c.DeletePattern(ctx, pattern)
+		}}
+	}, "delete-pattern/matches"),
 	reopened("what was added is lost when the store is opened again", "add"),
 	reopened("what SetMany has stored is lost when the store is opened again", "setmany"),
 	reopened("what was touched is lost when the store is opened again", "touch"),
