@@ -18,8 +18,10 @@ func (h *handle) tooLarge(key string, value []byte) {
 		}
 	}
 	err := l2cache.SetMany(p.ctx, h.b, []l2cache.Item{
-		{Key: "first", Value: []byte("v"), TTL: time.Hour}, {Key: key, Value: value, TTL: time.Minute},
-		{Key: "absent", Value: value, TTL: time.Minute}, {Key: "last", Value: []byte("v"), TTL: time.Hour},
+		{Key: "first", Value: []byte("v"), TTL: time.Hour},
+		{Key: key, Value: value, TTL: time.Minute},
+		{Key: "absent", Value: value, TTL: time.Minute},
+		{Key: "last", Value: []byte("v"), TTL: time.Hour},
 	})
 	p.wantError(operation{name: "SetMany"}, outcome{err: err}, l2cache.ErrTooLarge)
 	failed, ok := err.(l2cache.KeyErrors)
