@@ -36,8 +36,10 @@ var durabilityCases = []Case{
 			supports := p.e.profile.Supports
 			ttls := map[string]time.Duration{"set many": 2 * time.Hour, "many too": 60 * 24 * time.Hour}
 			many := h.setMany([]l2cache.Item{
-				{Key: "set many", Value: []byte("v"), TTL: ttls["set many"]}, {Key: "many too", Value: []byte("v"), TTL: ttls["many too"]},
-				{Key: "deleted 1", TTL: time.Hour}, {Key: "deleted 2", TTL: time.Hour},
+				{Key: "set many", Value: []byte("v"), TTL: ttls["set many"]},
+				{Key: "many too", Value: []byte("v"), TTL: ttls["many too"]},
+				{Key: "deleted 1", TTL: time.Hour},
+				{Key: "deleted 2", TTL: time.Hour},
 			})
 			sets := map[string]span{"set many": many, "many too": many}
 			if err := l2cache.DeleteMany(p.ctx, h.b, []string{"deleted 1"}); err != nil {
