@@ -24,8 +24,8 @@ func (h *handle) tooLarge(key string, value []byte) {
 		{Key: "last", Value: []byte("v"), TTL: time.Hour},
 	})
 	p.wantError(operation{name: "SetMany"}, outcome{err: err}, l2cache.ErrTooLarge)
-	failed, ok := err.(l2cache.KeyErrors)
-	if !ok || len(failed) != 2 || !errors.Is(failed[key], l2cache.ErrTooLarge) || !errors.Is(failed["absent"], l2cache.ErrTooLarge) {
+	var failed l2cache.KeyErrors
+	if !errors.As(err, &failed) || len(failed) != 2 || !errors.Is(failed[key], l2cache.ErrTooLarge) || !errors.Is(failed["absent"], l2cache.ErrTooLarge) {
 		p.failf("SetMany with two values that are too large = %v | want KeyErrors with ErrTooLarge for their keys", err)
 	}
 	h.wantMiss("absent")

@@ -27,14 +27,12 @@ type modelEntry struct {
 // anySequenceCase has random operations of all sorts, and time, go over a few keys that
 // are easily confused, and compares what each sees with a model.
 func anySequenceCase(p *probe) {
-	m := &model{p: p, handles: []*handle{p.open()}, entries: map[string]modelEntry{}}
-	if !p.e.profile.Exclusive {
-		m.handles = append(m.handles, p.open())
-	}
+	a, b := p.peers()
+	m := &model{p: p, handles: []*handle{a, b}, entries: map[string]modelEntry{}}
 	begin := time.Now()
 	for i := 0; i < 150 || i < 3000 && time.Since(begin) < p.horizon()/2; i++ {
 		if i%200 == 0 {
-			m.renew(strings.Repeat("k", i/200))
+			m.renew(strings.Repeat("k", min(i/200, p.e.profile.MaxKeyLen-1)))
 		}
 		m.step(i)
 	}
