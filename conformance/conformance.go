@@ -73,7 +73,7 @@ type Options struct {
 	OpTimeout time.Duration
 
 	// CaseTimeout ends a case that hangs, with the stacks of all goroutines;
-	// 2 min by default, and in a bubble an hour of its own at least.
+	// 2 min by default. In a bubble it is some hours of the bubble's time.
 	CaseTimeout time.Duration
 
 	// Parallel is how many cases run at a time; 32 by default. Most of them
