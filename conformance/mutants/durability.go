@@ -231,14 +231,14 @@ var isolationMutants = []Mutant{
 		Name:  "the error of damage is the bare kind",
 		Rule:  "an error says which operation failed on which key",
 		Kills: []string{"isolation/error-names-key"},
-		New: remote.edit(func(c *client) {
-			failure := c.failure
-			c.failure = func(ctx context.Context, op, key string, err error) error {
-				if err = failure(ctx, op, key, err); errors.Is(err, l2cache.ErrCorrupt) {
-					return l2cache.ErrCorrupt
+		New: remote.patch(func(c *client) patch {
+			return patch{read: func(ctx context.Context, key string) (l2cache.Entry, error) {
+				e, err := c.read(ctx, "get", key)
+				if errors.Is(err, l2cache.ErrCorrupt) {
+					err = l2cache.ErrCorrupt
 				}
-				return err
-			}
+				return e, err
+			}}
 		}),
 	},
 	{
