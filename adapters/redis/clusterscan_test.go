@@ -238,6 +238,37 @@ func TestScanUnclaimed(t *testing.T) {
 	}
 }
 
+// TestNewWithoutSlots: a cluster client's map that has no master is none.
+func TestNewWithoutSlots(t *testing.T) {
+	t.Parallel()
+	srv := servertest.Redis(t, "--cluster-enabled", "yes")
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{srv.Addr}})
+	t.Cleanup(func() { client.Close() })
+	c, err := New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var scan, watch error
+	for _, err := range l2cache.Scan(t.Context(), c, "") {
+		scan = err
+	}
+	for _, err := range l2cache.Watch(t.Context(), c, "") {
+		watch = err
+		break
+	}
+	for what, err := range map[string]error{
+		"Ping":          c.Ping(t.Context()),
+		"Scan":          scan,
+		"DeletePattern": l2cache.DeletePattern(t.Context(), c, "k*"),
+		"Watch":         watch,
+	} {
+		if !errors.Is(err, l2cache.ErrUnavailable) {
+			t.Errorf("%s of a cluster without slots = %v, want %v", what, err, l2cache.ErrUnavailable)
+		}
+	}
+}
+
 // begin begins to move slot, with some of its keys.
 func (m *mover) begin(slot int, from, to string, keys int) error {
 	ctx := context.Background()
