@@ -75,13 +75,17 @@ func readReply(b *bucket, m *nats.Msg) (message, error) {
 		return leaderReply(m)
 	}
 	// A foreign message may have a Status of its own; the server's has no sequence.
-	sequence := m.Header.Get(jetstream.SequenceHeader)
-	if sequence == "" {
+	sequences := m.Header.Values(jetstream.SequenceHeader)
+	if len(sequences) == 0 {
 		if err := statusError(m); err != nil {
 			return message{}, err
 		}
+		// The server adds its headers to those of the message, which the driver could
+		// not read.
+		return message{sequence: unknown, kept: forever}, fmt.Errorf("%w: headers", l2cache.ErrCorrupt)
 	}
-	n, err := strconv.ParseUint(sequence, 10, 64)
+	// A foreign message may have one from where it was read; the server's is last.
+	n, err := strconv.ParseUint(sequences[len(sequences)-1], 10, 64)
 	if err != nil {
 		return message{}, fmt.Errorf("sequence: %w", err)
 	}

@@ -217,7 +217,6 @@ func TestWatchWhileNothingHappens(t *testing.T) {
 	w.wantSeen(t, "user:1", func() { del(t, b, "user:1") })
 }
 
-// A bucket that is full has no room for a marker until the entry is gone.
 // A Watch that begins while the cluster has no leader, who creates consumers, waits.
 func TestWatchBeginsInAnElection(t *testing.T) {
 	t.Parallel()
@@ -261,6 +260,7 @@ func TestWatchBeginsInAnElection(t *testing.T) {
 	}
 }
 
+// A bucket that is full has no room for a marker until the entry is gone.
 func TestWatchOfAFullBucket(t *testing.T) {
 	srv := servertest.NATS(t)
 	b := open(t, srv, "full", "storage=memory")

@@ -171,6 +171,9 @@ func (b *borrowed) reload(ctx context.Context) error {
 		clients = append(clients, client)
 		return nil
 	})
+	if err == nil && len(clients) == 0 {
+		err = errNoMaster
+	}
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ var errMoving = errors.New("slots of the cluster move on and on")
 // at its time. So the keys of each slot that moved, or was moving at the beginning or
 // the end, are listed once more: from the server that they move from and then from the
 // one that they move to, so that a key which the first no longer has is found on the
-// second. If meanwhile the slot moves on, so again.
+// second. If meanwhile the slot moves on, so again; and so if no server says that
+// it has the slot, for the one that has it may not be in the map yet.
 func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		before, err := c.askLayout(ctx)
@@ -54,7 +55,7 @@ func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]stri
 		}
 		var moving []int
 		for slot, p := range now.places {
-			if p != before.places[slot] || p.to != nil {
+			if p != before.places[slot] || p.to != nil || p.n == nil {
 				moving = append(moving, slot)
 			}
 		}
@@ -62,6 +63,12 @@ func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]stri
 			if rounds == maxRounds {
 				yield(nil, errMoving)
 				return
+			}
+			if slices.ContainsFunc(moving, func(slot int) bool { return now.places[slot].n == nil }) {
+				select {
+				case <-time.After(mapAge): // so that the map is another one
+				case <-ctx.Done(): // askLayout says so
+				}
 			}
 			for some := range slices.Chunk(moving, slotsPage) {
 				keys, large, err := c.keysIn(ctx, now, some)
@@ -79,7 +86,7 @@ func (c *Cache) clusterPages(ctx context.Context, match string) iter.Seq2[[]stri
 				yield(nil, err)
 				return
 			}
-			moving = slices.DeleteFunc(moving, func(slot int) bool { return now.places[slot] == then.places[slot] })
+			moving = slices.DeleteFunc(moving, func(slot int) bool { return now.places[slot] == then.places[slot] && now.places[slot].n != nil })
 		}
 	}
 }

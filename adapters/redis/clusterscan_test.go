@@ -189,6 +189,86 @@ func TestScanLargeSlot(t *testing.T) {
 	}
 }
 
+// TestScanUnclaimed: a slot has gone to a server that is not in the map, so that none of
+// those that are asked says that it has the slot.
+func TestScanUnclaimed(t *testing.T) {
+	t.Parallel()
+	srv, added := biggerCluster(t)
+	m := newMover(t, srv)
+	slot := slotOf("{a}")
+	home, err := m.owner(slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handles := clusterHandles(t, srv, 10*time.Second)
+	const n = 5
+	for i := range n {
+		if err := handles["url"].Set(t.Context(), fmt.Sprint("{a}", i), nil, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.begin(slot, home, added.Addr, n); err != nil {
+		t.Fatal(err)
+	}
+	// The old server knows, and the new one, and so the others, do not yet.
+	if err := m.clients[home].Do(t.Context(), "cluster", "setslot", slot, "node", m.ids[added.Addr]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for kind, b := range handles {
+		for range 3 {
+			if err := l2cache.DeletePattern(t.Context(), b, "{a}*"); !errors.Is(err, l2cache.ErrUnavailable) {
+				t.Errorf("%s: DeletePattern while nobody claims a slot = %v, want %v", kind, err, l2cache.ErrUnavailable)
+			}
+		}
+	}
+	if err := m.clients[added.Addr].Do(t.Context(), "cluster", "setslot", slot, "node", m.ids[added.Addr]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for kind, b := range handles {
+		seen := 0
+		for info, err := range l2cache.Scan(t.Context(), b, "{a}") {
+			if err != nil {
+				t.Errorf("%s: Scan after %q = %v", kind, info.Key, err)
+			}
+			seen++
+		}
+		if seen < n {
+			t.Errorf("%s: Scan of %d keys yields %d", kind, n, seen)
+		}
+	}
+}
+
+// TestNewWithoutSlots: a cluster client's map that has no master is none.
+func TestNewWithoutSlots(t *testing.T) {
+	t.Parallel()
+	srv := servertest.Redis(t, "--cluster-enabled", "yes")
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{srv.Addr}})
+	t.Cleanup(func() { client.Close() })
+	c, err := New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var scan, watch error
+	for _, err := range l2cache.Scan(t.Context(), c, "") {
+		scan = err
+	}
+	for _, err := range l2cache.Watch(t.Context(), c, "") {
+		watch = err
+		break
+	}
+	for what, err := range map[string]error{
+		"Ping":          c.Ping(t.Context()),
+		"Scan":          scan,
+		"DeletePattern": l2cache.DeletePattern(t.Context(), c, "k*"),
+		"Watch":         watch,
+	} {
+		if !errors.Is(err, l2cache.ErrUnavailable) {
+			t.Errorf("%s of a cluster without slots = %v, want %v", what, err, l2cache.ErrUnavailable)
+		}
+	}
+}
+
 // begin begins to move slot, with some of its keys.
 func (m *mover) begin(slot int, from, to string, keys int) error {
 	ctx := context.Background()

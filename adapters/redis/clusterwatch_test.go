@@ -15,14 +15,14 @@ import (
 func TestWatchBesideADeadMaster(t *testing.T) {
 	t.Parallel()
 	srv := stableCluster(t)
-	added, err := srv.Add("--cluster-require-full-coverage", "no")
-	if err != nil {
-		t.Fatal(err)
-	}
 	handles := clusterHandles(t, srv, time.Second)
 	watches := map[string]*watching{}
 	for kind, b := range handles {
 		watches[kind] = watch(t, b, "")
+	}
+	added, err := srv.Add("--cluster-require-full-coverage", "no")
+	if err != nil {
+		t.Fatal(err)
 	}
 	dead := srv.Servers[0]
 	dead.Kill()
