@@ -659,13 +659,13 @@ var cornerCounts = []Mutant{
 		}}
 	}, "delete-pattern/quoted"),
 	{
-		Name:  "a namespace has room for 4,000 entries",
+		Name:  "a namespace has room for 2,500 entries",
 		Rule:  "each key keeps its value",
 		Kills: []string{"basic/many-keys"},
 		New: remote.edit(func(c *client) {
 			c.put = func(rs rows, name string, r row, _ time.Time) {
 				for other := range rs {
-					if len(rs) < 4000 {
+					if len(rs) < 2500 {
 						break
 					}
 					delete(rs, other)
