@@ -674,10 +674,10 @@ var cornerCounts = []Mutant{
 			}
 		}),
 	},
-	patched("every 1,000th Set of a handle is lost", "what was set is read back", func(c *client) patch {
+	patched("every 150th Set of a handle is lost", "what was set is read back", func(c *client) patch {
 		var n atomic.Int64
 		return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-			if n.Add(1)%1000 == 0 {
+			if n.Add(1)%150 == 0 {
 				return c.Ping(ctx)
 			}
 			return c.Set(ctx, key, value, ttl)
