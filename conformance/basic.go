@@ -172,7 +172,7 @@ func manyKeysCase(p *probe) {
 	key := func(i int) string { return fmt.Sprintf("key:%d", i) }
 	// On a fast store far more than on a slow one: many a limit is not met earlier.
 	p.parallel(workers, func(w int) {
-		for i := w; i < 1100 || i < 20_000 && time.Since(begin) < 500*time.Millisecond; i += workers {
+		for i := w; i < 1100 || i < 20_000 && time.Since(begin) < 1500*time.Millisecond; i += workers {
 			h.set(key(i), fmt.Sprintf("value of %d", i), time.Hour)
 			last[w] = i
 		}
@@ -201,7 +201,7 @@ func randomOperationsCase(p *probe) {
 	deadline, cancel := context.WithTimeout(p.ctx, time.Hour)
 	defer cancel()
 	contexts := []context.Context{p.ctx, context.Background(), deadline}
-	for i, start := 0, time.Now(); i < 300 || i < 20_000 && time.Since(start) < time.Second; i++ {
+	for i, start := 0, time.Now(); i < 300 || i < 20_000 && time.Since(start) < 2*time.Second; i++ {
 		key, ctx := keys[rng.IntN(len(keys))], contexts[rng.IntN(len(contexts))]
 		switch rng.IntN(5) {
 		case 0, 1:
@@ -210,6 +210,9 @@ func randomOperationsCase(p *probe) {
 				p.failf("Set(%q) = %v | want nil", key, err)
 			}
 			want[key] = value
+			if i%2 == 0 {
+				h.wantHit(key, value)
+			}
 		case 2:
 			if err := h.tryDelete(ctx, key); err != nil {
 				p.failf("Delete(%q) = %v | want nil", key, err)

@@ -52,20 +52,30 @@ var closeCases = []Case{
 		Law:   "an operation that is under way when the backend is closed succeeds or is ErrClosed, and ends",
 		cause: "the driver's error of a connection that was closed under it, or a wait for a worker that is gone",
 		run: func(p *probe) {
-			for round := range 5 {
+			ops := append(p.operations(), batchOperations...)
+			const callers = 24
+			for round := range 8 {
 				h := p.open()
 				h.set("k", "v", time.Hour)
+				var going sync.WaitGroup // callers that have not come back yet for the first time
+				going.Add(callers)
 				ended := make(chan struct{})
-				time.AfterFunc(time.Duration(round)*3*time.Millisecond, func() {
+				go func() {
 					defer close(ended)
 					defer p.catch()
+					if round%2 == 1 {
+						going.Wait()
+					}
+					time.Sleep(time.Duration(round) * 2 * time.Millisecond)
 					h.close()
-				})
-				ops := append(p.operations(), batchOperations...)
-				p.parallelNoExit(24, func(w int) {
+				}()
+				p.parallelNoExit(callers, func(w int) {
+					back := sync.OnceFunc(going.Done)
+					defer back()
 					op := ops[w%len(ops)]
 					for {
 						o := h.try(p.ctx, op, "k")
+						back()
 						if errors.Is(o.err, l2cache.ErrClosed) {
 							p.wantError(op, o, l2cache.ErrClosed)
 							return

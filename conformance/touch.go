@@ -3,6 +3,7 @@ package conformance
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -183,6 +184,7 @@ func (h *handle) touchBefore(end time.Time, key string, ttl time.Duration) span 
 // then looks whether the write is what stands.
 func (p *probe) race(write, check func(h *handle, key string)) {
 	a, b := p.peers()
+	trip := a.roundTrip("k")
 	p.parallel(6, func(w int) {
 		for i := range 50 {
 			h := []*handle{a, b}[i%2]
@@ -190,10 +192,11 @@ func (p *probe) race(write, check func(h *handle, key string)) {
 			h.set(key, "old", time.Hour)
 			p.parallel(4, func(role int) {
 				if role == 0 {
+					time.Sleep(rand.N(2 * trip)) // it meets them at any stage
 					write(h, key)
 					return
 				}
-				for range 2 {
+				for range 3 {
 					err := l2cache.Touch(p.ctx, []*handle{a, b}[role%2].b, key, time.Duration(1+role)*time.Hour)
 					if err != nil && !errors.Is(err, l2cache.ErrNotFound) {
 						p.failf("Touch beside a write = %v | want nil or ErrNotFound", err)

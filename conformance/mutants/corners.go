@@ -659,13 +659,13 @@ var cornerCounts = []Mutant{
 		}}
 	}, "delete-pattern/quoted"),
 	{
-		Name:  "a namespace has room for 4,000 entries",
+		Name:  "a namespace has room for 2,500 entries",
 		Rule:  "each key keeps its value",
 		Kills: []string{"basic/many-keys"},
 		New: remote.edit(func(c *client) {
 			c.put = func(rs rows, name string, r row, _ time.Time) {
 				for other := range rs {
-					if len(rs) < 4000 {
+					if len(rs) < 2500 {
 						break
 					}
 					delete(rs, other)
@@ -674,10 +674,10 @@ var cornerCounts = []Mutant{
 			}
 		}),
 	},
-	patched("every 1,000th Set of a handle is lost", "what was set is read back", func(c *client) patch {
+	patched("every 150th Set of a handle is lost", "what was set is read back", func(c *client) patch {
 		var n atomic.Int64
 		return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-			if n.Add(1)%1000 == 0 {
+			if n.Add(1)%150 == 0 {
 				return c.Ping(ctx)
 			}
 			return c.Set(ctx, key, value, ttl)
