@@ -331,10 +331,21 @@ func (c *Cache) closed() bool { return c.life.Err() != nil }
 
 func (c *Cache) fail(ctx context.Context, op, key string, err error) error {
 	kind := c.kind(err)
-	if text := err.Error(); kind == nil && strings.HasPrefix(text, "memcache: unexpected ") && !strings.Contains(text, "ERROR") {
+	if kind == nil && foreign(err) {
 		err = notMemcached{err}
 	}
 	return l2cache.NewError(ctx, name, op, key, kind, err)
+}
+
+// foreign reports whether err is gomemcache's about a reply that memcached does not give.
+// There is no type of it.
+func foreign(err error) bool {
+	text, unexpected := strings.CutPrefix(err.Error(), "memcache: unexpected ")
+	_, reply, _ := strings.Cut(text, `: "`)
+	for _, answer := range []string{"ERROR", "CLIENT_ERROR ", "SERVER_ERROR "} {
+		unexpected = unexpected && !strings.HasPrefix(reply, answer)
+	}
+	return unexpected
 }
 
 // notMemcached does not quote the reply, as gomemcache does: who knows what that quotes.

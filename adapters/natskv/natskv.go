@@ -61,9 +61,11 @@
 // entry: a shorter one, which nobody finds after its end, or the marker of a deletion.
 // For a server that was killed brings back some of what had been replaced or deleted
 // (nats-server 2.11.10, 2.15.2), and that must not be the last message of its key again. So a
-// deletion takes effect at once, but something like 200 bytes stay for what the TTL was.
-// Of an entry with NoExpiry they stay for ever, or for the bucket's MaxAge: give a bucket
-// in which such entries come and go a MaxAge.
+// deletion takes effect at once, but something like 200 bytes stay for what the TTL was,
+// and what has replaced an entry of a day stays for a day after the last write, if it is
+// over by then, too. After an entry with NoExpiry the last message of the key stays for
+// ever, or for the bucket's MaxAge: give a bucket in which such entries come and go a
+// MaxAge.
 //
 // A bucket with a MaxAge keeps no entry longer: the profile's MaxTTL is one second
 // less than MaxAge, or half of MaxAge if that is under two seconds.

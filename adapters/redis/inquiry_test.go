@@ -156,7 +156,7 @@ func TestFailedLoads(t *testing.T) {
 			}
 			until(t, "second of calls", func() bool { return time.Since(begin) > time.Second })
 			n, took := commands(t, "cluster|slots", srv), time.Since(begin)
-			if most := 2 * int(took/mapAge); n == 0 || n > most {
+			if most := 2 + 2*int(took/setback); n == 0 || n > most {
 				t.Errorf("%d CLUSTER SLOTS in %v, want at most %d", n, took, most)
 			}
 			if err := admin.ClusterAddSlotsRange(t.Context(), 0, slots-1).Err(); err != nil {
