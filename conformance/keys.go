@@ -385,22 +385,25 @@ func keyOperationsCase(p *probe) {
 	ended := func(i int) bool { // the profile's MaxTTL is short
 		return entries[i].ttl > 0 && time.Since(entries[i].set.call) >= p.e.profile.MaxTTL
 	}
+	const readersAtOnce = 16 // or it would take minutes on a server that is far away
 	check := func(after string) {
 		got, s := h.getMany(keys)
-		for i, key := range keys {
-			e, batch := got[key]
-			r, want := h.read(readers[1], key), entries[i]
-			if p.e.profile.Evicts && (!batch || !r.hit()) || ended(i) {
-				continue
+		p.parallel(readersAtOnce, func(w int) {
+			for i := w; i < len(keys); i += readersAtOnce {
+				e, batch := got[keys[i]]
+				r, want := h.read(readers[1], keys[i]), entries[i]
+				if p.e.profile.Evicts && (!batch || !r.hit()) || ended(i) {
+					continue
+				}
+				if there := want.ttl > 0; batch != there || r.hit() != there || there && (string(e.Value) != value(i) || string(r.value) != value(i)) {
+					p.failf("after %s, %v; GetMany: %s, there: %v | want %s, there: %v", after, r, brief(string(e.Value)), batch, value(i), there)
+				}
+				if want.ttl > 0 {
+					p.judgeTTL(r, want.set, want.ttl)
+					p.judgeTTL(read{op: "GetMany", key: keys[i], value: e.Value, ttl: e.TTL, span: s}, want.set, want.ttl)
+				}
 			}
-			if there := want.ttl > 0; batch != there || r.hit() != there || there && (string(e.Value) != value(i) || string(r.value) != value(i)) {
-				p.failf("after %s, %v; GetMany: %s, there: %v | want %s, there: %v", after, r, brief(string(e.Value)), batch, value(i), there)
-			}
-			if want.ttl > 0 {
-				p.judgeTTL(r, want.set, want.ttl)
-				p.judgeTTL(read{op: "GetMany", key: key, value: e.Value, ttl: e.TTL, span: s}, want.set, want.ttl)
-			}
-		}
+		})
 	}
 	// Each key is stored and deleted in all ways, and stays while others go.
 	for round := range 6 {

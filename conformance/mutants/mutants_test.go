@@ -5,6 +5,9 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/l2cache/l2cache/conformance"
 )
 
 // TestGate proves the suite. Its parts can be run alone, and often:
@@ -58,4 +61,24 @@ func TestGate(t *testing.T) {
 	})
 	t.Attr("mutants", total.String())
 	fmt.Println("mutants:", &total) // go test shows it without -v if no package is named
+}
+
+// The oddballs have hours for each case. On a server that is 80 ms away each is done in the
+// time that it has by default.
+func TestCasesEndInTime(t *testing.T) {
+	for name, sh := range map[string]shape{"remote": remote, "durable": durable} {
+		synctest.Test(t, func(t *testing.T) {
+			s := sh.odd(80*time.Millisecond, func(*client) {})()
+			s.Options.CaseTimeout = 0
+			r, err := conformance.Check(t.Context(), s.Open, &s.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range r.Cases {
+				if c.Status == conformance.Fail {
+					t.Errorf("%s: %s = %s, %.1000s", name, c.ID, c.Status, c.Evidence)
+				}
+			}
+		})
+	}
 }
