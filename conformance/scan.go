@@ -177,7 +177,7 @@ var scanCases = []Case{
 		run: func(p *probe) {
 			a, b := p.peers()
 			supports := p.e.profile.Supports
-			const ttl = 100 * time.Millisecond
+			ttl := p.longer(100 * time.Millisecond)
 			var short span
 			for _, h := range []*handle{b, a} {
 				begin := time.Now()
