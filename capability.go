@@ -3,6 +3,8 @@ package l2cache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +47,22 @@ func (c Capability) String() string {
 
 // MarshalText returns what String does.
 func (c Capability) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (c *Capability) UnmarshalText(text []byte) error {
+	var all Capability
+	if string(text) != "none" {
+		for name := range strings.SplitSeq(string(text), "|") {
+			i := slices.Index(capabilityNames, name)
+			if i < 0 {
+				return fmt.Errorf("l2cache: unknown capability %q", name)
+			}
+			all |= 1 << i
+		}
+	}
+	*c = all
+	return nil
+}
 
 // unsupported is the error of a function that b has no method for.
 func unsupported(ctx context.Context, b CacheBackend, op, key string) error {

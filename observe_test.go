@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/l2cache/l2cache"
 	"github.com/l2cache/l2cache/adapters/mem"
@@ -63,9 +64,25 @@ func TestHandlesPrintTheirName(t *testing.T) {
 }
 
 func TestProfileAsJSON(t *testing.T) {
-	text, err := json.Marshal(l2cache.Profile{Supports: l2cache.CanAdd | l2cache.CanTouch, Clock: l2cache.ServerClock})
-	want := `"supports":"Touch|Add",`
-	if err != nil || !strings.Contains(string(text), want) || !strings.Contains(string(text), `"clock":"server clock"`) {
-		t.Errorf("Marshal = %s, %v; want %s and the clock", text, err, want)
+	for _, want := range []l2cache.Profile{
+		{},
+		{Supports: l2cache.CanAdd | l2cache.CanTouch, Resolution: time.Second, MaxTTL: l2cache.NoExpiry, Clock: l2cache.ServerClock, Durable: true},
+	} {
+		text, err := json.Marshal(want)
+		for _, field := range []string{fmt.Sprintf(`"supports":"%v",`, want.Supports), fmt.Sprintf(`"clock":"%v"`, want.Clock)} {
+			if err != nil || !strings.Contains(string(text), field) {
+				t.Errorf("Marshal = %s, %v; want %s in it", text, err, field)
+			}
+		}
+		var got l2cache.Profile
+		if err := json.Unmarshal(text, &got); err != nil || got != want {
+			t.Errorf("Unmarshal(%s) = %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{`{"supports":"Add|Fly"}`, `{"supports":""}`, `{"clock":"sundial"}`} {
+		got := l2cache.Profile{Clock: l2cache.ServerClock}
+		if err := json.Unmarshal([]byte(text), &got); err == nil || got != (l2cache.Profile{Clock: l2cache.ServerClock}) {
+			t.Errorf("Unmarshal(%s) = %+v, %v; want an error", text, got, err)
+		}
 	}
 }

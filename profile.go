@@ -1,6 +1,9 @@
 package l2cache
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Profile says what a backend has and where it differs from the contract's
 // defaults. It is constant for the life of a backend. The zero value of each
@@ -68,6 +71,17 @@ func (c Clock) String() string {
 
 // MarshalText returns what String does.
 func (c Clock) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (c *Clock) UnmarshalText(text []byte) error {
+	for _, clock := range []Clock{ClientClock, ServerClock} {
+		if string(text) == clock.String() {
+			*c = clock
+			return nil
+		}
+	}
+	return fmt.Errorf("l2cache: unknown clock %q", text)
+}
 
 // A Profiler is a backend with a profile of its own. Callers use [ProfileOf].
 type Profiler interface {
