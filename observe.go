@@ -3,7 +3,6 @@ package l2cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"path"
 	"time"
@@ -166,7 +165,7 @@ func (o *observed) Ping(ctx context.Context) error {
 	return err
 }
 
-func (o *observed) String() string         { return fmt.Sprint(o.b) }
+func (o *observed) String() string         { return printed(o.b) }
 func (o *observed) Name() string           { return o.b.Name() }
 func (o *observed) Close() error           { return o.b.Close() }
 func (o *observed) Profile() Profile       { return ProfileOf(o.b) }

@@ -63,6 +63,22 @@ func TestHandlesPrintTheirName(t *testing.T) {
 	}
 }
 
+// secretive is a backend that somebody else has made.
+type secretive struct {
+	l2cache.L2CacheBackend
+	password string
+}
+
+func TestWrappersPrintNoFields(t *testing.T) {
+	b := &secretive{mem.New(mem.NewStore()), "hunter2"}
+	app := l2cache.Observe(l2cache.WithPrefix(b, "app:"), func(context.Context, l2cache.Op) {})
+	for _, format := range []string{"%v", "%+v", "%s", "%q", "%#v"} {
+		if got := fmt.Sprintf(format, app); strings.Contains(got, b.password) {
+			t.Errorf("%s of a wrapped backend = %s", format, got)
+		}
+	}
+}
+
 func TestProfileAsJSON(t *testing.T) {
 	for _, want := range []l2cache.Profile{
 		{},

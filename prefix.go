@@ -48,7 +48,16 @@ func (p *prefixed) Delete(ctx context.Context, key string) error {
 }
 
 // String is that of the backend without the prefix, and the prefix.
-func (p *prefixed) String() string { return fmt.Sprintf("%v with prefix %q", p.b, p.prefix) }
+func (p *prefixed) String() string { return fmt.Sprintf("%s with prefix %q", printed(p.b), p.prefix) }
+
+// printed is what b says of itself. Fmt would print the fields of one that says nothing, and
+// a password may be among them.
+func printed(b L2CacheBackend) string {
+	if s, ok := b.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return b.Name()
+}
 
 func (p *prefixed) Ping(ctx context.Context) error { return p.b.Ping(ctx) }
 func (p *prefixed) Name() string                   { return p.b.Name() }
