@@ -217,7 +217,7 @@ func (c *Cache[V]) doubt(key string) {
 		switch {
 		case !found || old.trace:
 			return nil, otter.CancelOp
-		case old.ttl == 0:
+		case old.ttl == 0 || !c.tracing():
 			return nil, otter.InvalidateOp
 		}
 		return traceOf(old), otter.WriteOp
@@ -227,12 +227,15 @@ func (c *Cache[V]) doubt(key string) {
 // leave leaves a trace of it, if L1 has nothing of key.
 func (c *Cache[V]) leave(key string, it *item[V]) {
 	c.l1.Compute(key, func(_ *item[V], found bool) (*item[V], otter.ComputeOp) {
-		if found || c.closed.Load() {
+		if found || !c.tracing() || c.closed.Load() {
 			return nil, otter.CancelOp
 		}
 		return traceOf(it), otter.WriteOp
 	})
 }
+
+// tracing reports whether anybody asks for what a trace has: it takes room in L1.
+func (c *Cache[V]) tracing() bool { return c.options.RefreshAhead > 0 || c.options.Observer != nil }
 
 // dropIf takes key out of L1 if f says so of what is there.
 func (c *Cache[V]) dropIf(key string, f func(old *item[V]) bool) {

@@ -270,3 +270,31 @@ func TestForeignWriteAfterAnOwnOne(t *testing.T) {
 		wantGet(t, cache, "k", "v", time.Minute+10*time.Millisecond, tiered.TierL1)
 	})
 }
+
+// What nobody asks for takes no room in L1.
+func TestNoTraceForNobody(t *testing.T) {
+	for name, test := range map[string]struct {
+		o    tiered.Options[[]byte]
+		want int
+	}{
+		"nobody":       {tiered.Options[[]byte]{}, 0},
+		"RefreshAhead": {tiered.Options[[]byte]{RefreshAhead: 0.5}, 100},
+		"Observer":     {tiered.Options[[]byte]{Observer: func(context.Context, tiered.Event) {}}, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cache := newCache(t, newBackend(), &test.o)
+				synctest.Wait()
+				for i := range 100 {
+					if err := cache.Set(t.Context(), fmt.Sprint("k", i), []byte("v"), time.Hour); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait() // the news of them has come back
+				if got := cache.Stats().Entries; got != test.want {
+					t.Errorf("%d entries in L1, want %d", got, test.want)
+				}
+			})
+		})
+	}
+}

@@ -32,7 +32,7 @@ const leastTurn = 5 * time.Millisecond
 // reports each one's median time in ns and its allocations for one time, and for those after the
 // first the median of the ratios to the baseline's time of the same round, with the
 // interval that holds the median with a confidence of 95 %. Allocations are the whole
-// process's.
+// process's, and garbage of one contender may be collected in another's turn.
 //
 // Run it with -benchtime=200x or so: 200 rounds.
 func Compare(b *testing.B, g int, contenders ...Contender) {
