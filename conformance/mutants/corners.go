@@ -132,8 +132,10 @@ var cornerTTLs = []Mutant{
 		Rule:  "never early",
 		Kills: []string{"ttl/set/every-magnitude"},
 		New: remote.edit(func(c *client) {
-			deadline := c.deadline
-			c.deadline = func(now time.Time, ttl time.Duration) time.Time { return deadline(now.Truncate(time.Millisecond), ttl) }
+			deadline, begin := c.deadline, time.Now()
+			c.deadline = func(now time.Time, ttl time.Duration) time.Time {
+				return deadline(now.Add(-(now.Sub(begin) % time.Millisecond)), ttl)
+			}
 		}),
 	},
 	{
