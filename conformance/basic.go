@@ -172,7 +172,7 @@ func manyKeysCase(p *probe) {
 	key := func(i int) string { return fmt.Sprintf("key:%d", i) }
 	// On a fast store far more than on a slow one: many a limit is not met earlier.
 	p.parallel(workers, func(w int) {
-		for i := w; i < 1100 || i < 20_000 && time.Since(begin) < 1500*time.Millisecond; i += workers {
+		for i := w; i < 1100 || i < 20_000 && time.Since(begin) < 3*time.Second; i += workers {
 			h.set(key(i), fmt.Sprintf("value of %d", i), time.Hour)
 			last[w] = i
 		}

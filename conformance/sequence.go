@@ -30,11 +30,14 @@ func anySequenceCase(p *probe) {
 	a, b := p.peers()
 	m := &model{p: p, handles: []*handle{a, b}, entries: map[string]modelEntry{}}
 	begin := time.Now()
-	for i := 0; i < 150 || i < 3000 && time.Since(begin) < p.horizon()/2; i++ {
+	for i := 0; i < 150 || i < 3000 && time.Since(begin) < p.horizon(); i++ {
 		if i%200 == 0 {
 			m.renew(strings.Repeat("k", min(i/200, p.e.profile.MaxKeyLen-1)))
 		}
-		m.step(i)
+		key := m.step(i)
+		if i%2 == 0 {
+			m.judge(m.handles[i/2%2].read(readers[i/4%2], key))
+		}
 	}
 }
 
@@ -99,8 +102,10 @@ func (m *model) judge(r read) {
 	}
 }
 
-func (m *model) step(i int) {
-	p, h, key := m.p, m.handles[rand.IntN(len(m.handles))], m.key()
+// step does one operation, and returns the key, or one of them.
+func (m *model) step(i int) (key string) {
+	p, h := m.p, m.handles[rand.IntN(len(m.handles))]
+	key = m.key()
 	supports := p.e.profile.Supports
 	value, ttl := noise(rand.IntN(200), uint64(i)), m.ttl()
 	switch turn := rand.IntN(16); {
@@ -158,6 +163,7 @@ func (m *model) step(i int) {
 	default:
 		m.judge(h.read(readers[i%2], key))
 	}
+	return key
 }
 
 func (m *model) add(h *handle, key, value string, ttl time.Duration) {

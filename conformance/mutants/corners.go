@@ -132,8 +132,10 @@ var cornerTTLs = []Mutant{
 		Rule:  "never early",
 		Kills: []string{"ttl/set/every-magnitude"},
 		New: remote.edit(func(c *client) {
-			deadline := c.deadline
-			c.deadline = func(now time.Time, ttl time.Duration) time.Time { return deadline(now.Truncate(time.Millisecond), ttl) }
+			deadline, begin := c.deadline, time.Now()
+			c.deadline = func(now time.Time, ttl time.Duration) time.Time {
+				return deadline(now.Add(-(now.Sub(begin) % time.Millisecond)), ttl)
+			}
 		}),
 	},
 	{
@@ -449,7 +451,7 @@ var cornerValues = []Mutant{
 		}}
 	}, "values/result"),
 	patched("a Set that is cancelled on its way says that it is done", "what a Set has acknowledged is there", func(c *client) patch {
-		travelling(c, 300*time.Microsecond)
+		travelling(c, 3*time.Millisecond)
 		return patch{set: func(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 			if err := c.check(ctx, "set", key); err != nil {
 				return err
@@ -723,7 +725,7 @@ var cornerPeers = []Mutant{
 				if err != nil {
 					return err
 				}
-				time.Sleep(100 * time.Microsecond)
+				time.Sleep(500 * time.Microsecond)
 				return c.Set(ctx, key, e.Value, ttl)
 			},
 		}
