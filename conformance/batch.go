@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/l2cache/l2cache"
@@ -460,13 +459,9 @@ func (h *handle) spansBatch() {
 	}
 	s := h.setMany(items)
 	h.judgeBatch(items, s)
-	var vague atomic.Int32
-	p.parallel(len(items), func(i int) {
-		if !h.glance(items[i].Key, s, items[i].TTL) {
-			vague.Add(1)
-		}
-	})
-	p.enough(int(vague.Load()), len(items))
+	var e evidence
+	p.parallel(len(items), func(i int) { h.glance(items[i].Key, s, items[i].TTL, &e) })
+	e.want(p)
 	h.judgeBatch(items, s)
 }
 

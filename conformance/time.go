@@ -169,22 +169,23 @@ func spread() (ttls []time.Duration) {
 // and then up to its end, or for a while.
 func (h *handle) spans(write func(key string, ttl time.Duration) span) {
 	p, ttls := h.p, spread()
-	var vague atomic.Int32
+	var e evidence
 	p.parallel(len(ttls), func(i int) {
 		key := fmt.Sprint("span", i)
 		time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
 		set := write(key, ttls[i])
-		if !h.glance(key, set, ttls[i]) {
-			vague.Add(1)
-		}
+		h.glance(key, set, ttls[i], &e)
 	})
-	p.enough(int(vague.Load()), len(ttls))
+	e.want(p)
 }
 
-// enough wants most of n entries to have been seen alive shortly before their end.
-func (p *probe) enough(vague, n int) {
-	if vague > n/4 {
-		p.again("of %d entries, %d were not seen in the last part of their lives", n, vague)
+// evidence counts the entries that were followed to their end for long enough to be
+// seen shortly before it, and those that were.
+type evidence struct{ followed, seen atomic.Int32 }
+
+func (e *evidence) want(p *probe) {
+	if followed, seen := e.followed.Load(), e.seen.Load(); seen < followed*3/4 {
+		p.again("of %d entries, %d were seen in the last part of their lives", followed, seen)
 	}
 }
 
@@ -196,10 +197,8 @@ func (p *probe) horizon() time.Duration {
 	return 2 * time.Second
 }
 
-// glance reads an entry of h a few times, up to its end or the horizon. It reports
-// whether it has seen a short-lived one alive in the last part of its life; of the
-// others, and of those with hardly any life, nothing is asked.
-func (h *handle) glance(key string, set span, ttl time.Duration) bool {
+// glance reads an entry of h a few times, up to its end or the horizon.
+func (h *handle) glance(key string, set span, ttl time.Duration, e *evidence) {
 	p := h.p
 	ttl = min(ttl, p.e.profile.MaxTTL)
 	l := &life{p: p, set: set, ttl: ttl}
@@ -216,7 +215,7 @@ func (h *handle) glance(key string, set span, ttl time.Duration) bool {
 		look()
 		sleepUntil(set.call.Add(p.horizon()))
 		look()
-		return true
+		return
 	}
 	for _, t := range []time.Time{set.call.Add(ttl / 2), l.early().Add(-ttl / 10), l.early().Add(-time.Millisecond), l.early().Add(-500 * time.Microsecond), l.early().Add(-1), l.late().Add(1)} {
 		if t.After(time.Now()) || t.After(l.late()) {
@@ -224,7 +223,12 @@ func (h *handle) glance(key string, set span, ttl time.Duration) bool {
 			look()
 		}
 	}
-	return ttl < minAlive || p.e.profile.Evicts || l.seen.After(set.call.Add(ttl*6/10))
+	if ttl < p.horizon()/2 || p.e.profile.Evicts {
+		return // a slow backend may not be in time
+	}
+	if e.followed.Add(1); l.seen.After(set.call.Add(ttl * 6 / 10)) {
+		e.seen.Add(1)
+	}
 }
 
 // longer is ttl, doubled for each of up to three earlier attempts that were
