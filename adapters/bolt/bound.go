@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/l2cache/l2cache"
 )
 
 const (
@@ -32,14 +34,16 @@ const (
 	sampleEntries = 2048
 )
 
-// A bound keeps the file of a cache below a size. The fields are those of the commit
-// under way.
+// A bound keeps the file of a cache below a size. It is the committer's.
 type bound struct {
 	limit   int      // of the file, in bytes; 0: none, the caller has opened the database
+	most    int      // that limit can be, where the file's own rows are in the way: see boundedRowLen
 	reserve int      // of limit, for deletes
 	evicts  bool     // limit is max_bytes; otherwise the disk's, and moved as the file grows
 	file    *os.File // of the database, unless evicts
 	hand    rowKey   // where the next sample begins
+
+	patience time.Time // until when the commit under way may wait for readers
 }
 
 // setBound bounds the file to limit bytes, or to what it has already and, if all of
@@ -52,11 +56,12 @@ func (c *Cache) setBound(limit int) error {
 	if free < deleteReserve {
 		size += deleteReserve
 	}
-	limit = max(limit, size+boundedAlloc)
-	c.bound = bound{limit: limit, reserve: deleteReserve, evicts: true}
-	c.maxValueLen = min(maxValueLen, limit/16)
+	most := limit
+	limit = max(limit-boundedAlloc, size+boundedAlloc)
+	c.bound = bound{limit: limit, most: max(most, limit+boundedAlloc), reserve: deleteReserve, evicts: true}
+	c.maxValueLen = min(maxValueLen, c.bound.most/16)
 	c.rowLen = boundedRowLen
-	c.maxCommitRows = min(maxCommitRows, limit/16/boundedRowLen)
+	c.maxCommitRows = min(maxCommitRows, c.bound.most/16/boundedRowLen)
 	c.db.AllocSize = boundedAlloc
 	return nil
 }
@@ -101,14 +106,17 @@ func (c *Cache) evictLocked(n int) (bool, error) {
 			if len(keys) == 0 {
 				return nil
 			}
-			any = true
 			w := newReap(keys, rows)
 			w.ctx = context.Background()
 			c.commitLocked([]*write{w})
+			any = any || w.err == nil
 			return w.err
 		})
-		if any || err != nil {
-			return any, err
+		switch {
+		case any:
+			return true, nil
+		case err != nil && kind(err) != l2cache.ErrFull:
+			return false, err
 		}
 	}
 	sample, err := c.sample()
@@ -127,11 +135,11 @@ func (c *Cache) evictLocked(n int) (bool, error) {
 	}
 	c.commitLocked(ws)
 	for _, w := range ws {
-		if w.err != nil {
-			return false, w.err
+		if w.err == nil {
+			return true, nil
 		}
 	}
-	return true, nil
+	return false, ws[0].err
 }
 
 // A sampled is an entry that may be evicted.

@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/l2cache/l2cache"
+	"github.com/l2cache/l2cache/adapters/bolt"
 )
 
 // An hour of 10 writes per second. With 100 per second it is 360,000.
@@ -177,4 +180,35 @@ func TestBoundedValueLen(t *testing.T) {
 	if err := c.Set(t.Context(), "k", make([]byte, limit+1), time.Hour); !errors.Is(err, l2cache.ErrTooLarge) {
 		t.Errorf("Set of %d bytes = %v, want ErrTooLarge", limit+1, err)
 	}
+}
+
+// What was evicted while somebody reads is free when he has ended: Sets wait for that.
+func TestBoundBesideReaders(t *testing.T) {
+	path := tempFile(t)
+	c := open(t, path, "sync=false")
+	for i := range 1500 { // in long rows, which a bounded file would not have
+		mustSet(t, c, fmt.Sprint("old", i), pattern(10_000+i), time.Hour)
+	}
+	c.Close()
+	c = open(t, path, fmt.Sprintf("sync=false&max_bytes=%d", 16<<20))
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		for !done.Load() {
+			err := c.(*bolt.Cache).DB().View(func(*bbolt.Tx) error {
+				<-time.After(100 * time.Millisecond)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	defer readers.Wait()
+	defer done.Store(true)
+	for i := range 600 {
+		mustSet(t, c, fmt.Sprint("new", i), pattern(10_000+i), time.Hour)
+	}
+	wantValue(t, c, "new599", pattern(10_599))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -59,6 +60,7 @@ func rows(ws []*write) (n int) {
 func (c *Cache) run(calls []*[]*write) {
 	c.committing.Lock()
 	defer c.committing.Unlock()
+	c.bound.patience = time.Now().Add(c.writes.Timeout)
 	if len(calls) == 1 {
 		c.commitLocked(*calls[0])
 		return
@@ -127,13 +129,20 @@ func (c *Cache) applyLocked(ws []*write) error {
 			}
 			continue
 		}
-		if stores == 0 {
+		if stores > 0 { // there is room, but in pieces that are too small
+			if any, evictErr := c.evictLocked(4*stores + c.bound.limit/64); any && evictErr == nil {
+				continue
+			}
+		}
+		if stores == 0 && len(ws) == 1 && c.bound.limit+boundedAlloc <= c.bound.most {
+			c.bound.limit += boundedAlloc
+			continue
+		}
+		// Pages that were freed while somebody reads are used again when he has ended.
+		if c.db.Stats().OpenTxN == 0 || time.Now().After(c.bound.patience) {
 			return err
 		}
-		// There is room, but in pieces that are too small.
-		if any, evictErr := c.evictLocked(4*stores + c.bound.limit/64); !any || evictErr != nil {
-			return err
-		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -241,6 +241,16 @@ func (c *client) isClosed() bool {
 // clone copies value; the copy is not nil.
 func clone(value []byte) []byte { return append([]byte{}, value...) }
 
+// exclusive keeps mutants that write to what several callers pass from doing so at the
+// same time: the race detector would end the gate for what a case is to find out. It
+// returns the end of that.
+func exclusive() (end func()) {
+	arguments.Lock()
+	return arguments.Unlock
+}
+
+var arguments sync.Mutex
+
 // A patch is a backend that does some things in another way. What is nil is done
 // by the backend itself.
 type patch struct {

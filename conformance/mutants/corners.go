@@ -421,19 +421,16 @@ var cornerValues = []Mutant{
 			if len(value) == 0 || len(value) > 2000 {
 				return c.Set(ctx, key, value, ttl)
 			}
-			flip := func() {
+			flip := func() []byte {
+				defer exclusive()()
 				for i := range value {
 					value[i] ^= 0x55
 				}
+				return clone(value)
 			}
 			flip()
 			time.Sleep(20 * time.Microsecond)
-			stored := clone(value)
-			flip()
-			for i := range stored {
-				stored[i] ^= 0x55
-			}
-			return c.Set(ctx, key, stored, ttl)
+			return c.Set(ctx, key, flip(), ttl)
 		}}
 	}, "values/argument"),
 	patched("the large values of GetMany are the store's own", "a result belongs to the caller", func(c *client) patch {

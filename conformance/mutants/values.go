@@ -185,6 +185,7 @@ var valueMutants = []Mutant{
 		Kills: []string{"values/argument"},
 		New: remote.edit(func(c *client) {
 			c.encode = func(value []byte) []byte {
+				defer exclusive()()
 				framed := append(value, "\r\n"...)
 				return clone(framed[:len(value)])
 			}
@@ -196,6 +197,7 @@ var valueMutants = []Mutant{
 		Kills: []string{"values/argument"},
 		New: remote.edit(func(c *client) {
 			mask := func(value []byte) []byte {
+				defer exclusive()()
 				for i := range value {
 					value[i] ^= 0x55
 				}
