@@ -211,8 +211,10 @@ func (h *handle) glance(key string, set span, ttl time.Duration, e *evidence) {
 	}
 	look()
 	if ttl > p.horizon() {
-		time.Sleep(rand.N(10 * time.Millisecond)) // not a whole number of any unit
-		look()
+		for range 3 {
+			time.Sleep(rand.N(10 * time.Millisecond)) // not a whole number of any unit
+			look()
+		}
 		sleepUntil(set.call.Add(p.horizon()))
 		look()
 		return
