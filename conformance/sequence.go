@@ -64,7 +64,7 @@ func (m *model) ttl() time.Duration {
 	case 0:
 		return l2cache.NoExpiry
 	case 1:
-		ttls := spread()
+		ttls := m.p.spread()
 		return ttls[rand.IntN(len(ttls))]
 	case 2:
 		return 1 + rand.N(m.p.horizon()/20)

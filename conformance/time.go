@@ -150,8 +150,9 @@ var magnitudes = []time.Duration{
 }
 
 // spread returns TTLs of every magnitude: those themselves, the next ones beside them,
-// and some at random in between.
-func spread() (ttls []time.Duration) {
+// and some at random in between. After attempts that were inconclusive there are fewer:
+// a slow backend does not get round to all of them in time.
+func (p *probe) spread() (ttls []time.Duration) {
 	for i, ttl := range magnitudes {
 		ttls = append(ttls, ttl)
 		if i+1 == len(magnitudes) || magnitudes[i+1] == ttl+1 {
@@ -162,13 +163,14 @@ func spread() (ttls []time.Duration) {
 			ttls = append(ttls, ttl+rand.N(magnitudes[i+1]-ttl))
 		}
 	}
-	return ttls
+	rand.Shuffle(len(ttls), func(i, j int) { ttls[i], ttls[j] = ttls[j], ttls[i] })
+	return ttls[:len(ttls)>>p.attempt]
 }
 
 // spans writes entries with TTLs of every magnitude side by side, and looks at each now
 // and then up to its end, or for a while.
 func (h *handle) spans(write func(key string, ttl time.Duration) span) {
-	p, ttls := h.p, spread()
+	p, ttls := h.p, h.p.spread()
 	var e evidence
 	p.parallel(len(ttls), func(i int) {
 		key := fmt.Sprint("span", i)
