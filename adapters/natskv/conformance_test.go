@@ -17,6 +17,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	addr, faults := proxied(t, srv)
 	// A server that many cases share, on a busy machine, may take seconds for a write.
@@ -31,6 +32,7 @@ func TestConformance(t *testing.T) {
 // TestConformanceOfMemory covers what differs with memory storage: after a restart
 // of the server the bucket is not there.
 func TestConformanceOfMemory(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	addr, faults := proxied(t, srv)
 	conformance.Run(t, openURL("nats://"+addr+"/memory?storage=memory"), &conformance.Options{
@@ -42,6 +44,7 @@ func TestConformanceOfMemory(t *testing.T) {
 
 // TestConformanceOfNew covers what differs over a connection of the caller's.
 func TestConformanceOfNew(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NATS(t)
 	addr, f := proxied(t, srv)
 	nc := connectTo(t, addr, nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))

@@ -19,6 +19,7 @@ const opTimeout = 4 * time.Second
 
 // A server that syncs each write, by URL.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	srv := servertest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 	addr, faults := proxied(t, srv)
 	open := func(ctx context.Context, namespace string) (l2cache.L2CacheBackend, error) {
@@ -32,6 +33,7 @@ func TestConformance(t *testing.T) {
 // A server that keeps nothing on disk, through a client that has go-redis's
 // defaults.
 func TestConformanceNew(t *testing.T) {
+	t.Parallel()
 	srv := servertest.Redis(t)
 	addr, faults := proxied(t, srv)
 	client := redis.NewClient(&redis.Options{Addr: addr})
