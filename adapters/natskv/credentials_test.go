@@ -49,6 +49,11 @@ func TestCredentials(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer b.Close()
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+				if s := fmt.Sprintf(verb, b); s != "nats" {
+					t.Errorf("%s shows %q, want the name only", verb, s)
+				}
+			}
 			set(t, b, "k", "v", time.Hour)
 			want(t, b, "k", "v")
 			if err := srv.Restart(); err != nil {

@@ -167,6 +167,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -329,6 +330,9 @@ func isBucket(s string) bool {
 
 // Name returns "nats".
 func (c *Cache) Name() string { return name }
+
+// Format writes the name, whatever the verb: what else there is changes all the time.
+func (c *Cache) Format(f fmt.State, _ rune) { io.WriteString(f, name) }
 
 // Profile says what is known of the bucket. The MaxTTL is less than the bucket's
 // MaxAge: see the package documentation.
