@@ -96,16 +96,26 @@ func TestParseURLErrors(t *testing.T) {
 	}
 }
 
-// FuzzParseURL: no error shows what stands between scheme and path, no Params
-// prints its password, and what is accepted has checked hosts.
+// FuzzParseURL: no error shows what stands between scheme and path, or an option's value, no
+// Params prints its password, and what is accepted has checked hosts.
 func FuzzParseURL(f *testing.F) {
 	for _, rest := range []string{"@h:6379/0", "/x@h", "?x@h", "#", "%@h", "@h?op_timeout=5", "@[::1]:1,h2/b?x=y&x=z", ",nats://h2"} {
 		f.Add("redis://user:", rest)
 		f.Add("bolt:", rest)
 	}
+	f.Add("a:0?", "0")            // the name of an option
+	f.Add("a://u:p?", "&b@h")     // part of a password that looks like one
+	f.Add("a://u:p?x=1&", "=1@h") // the same
 	f.Fuzz(func(t *testing.T, before, after string) {
 		if strings.Contains(strings.ToLower(before+after), canary) {
 			return
+		}
+		_, options, _ := strings.Cut(before+canary+after, "?")
+		for pair := range strings.SplitSeq(options, "&") {
+			name, _, _ := strings.Cut(pair, "=")
+			if strings.Contains(name, canary) && isOption(name) && !strings.Contains(options, "@") {
+				return // errors name options
+			}
 		}
 		p, err := parseURL(before + canary + after)
 		if err != nil {
