@@ -30,7 +30,11 @@ func anySequenceCase(p *probe) {
 	a, b := p.peers()
 	m := &model{p: p, handles: []*handle{a, b}, entries: map[string]modelEntry{}}
 	begin := time.Now()
-	for i := 0; i < 150 || i < 3000 && time.Since(begin) < p.horizon(); i++ {
+	enough := func(i int) bool { // the fewer, the longer they have taken
+		took := time.Since(begin)
+		return i >= 3000 || i >= 1000 && took > p.horizon() || i >= 150 && took > p.horizon()+p.e.o.CaseTimeout/8
+	}
+	for i := 0; !enough(i); i++ {
 		if i%200 == 0 {
 			m.renew(strings.Repeat("k", min(i/200, p.e.profile.MaxKeyLen-1)))
 		}

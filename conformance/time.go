@@ -149,9 +149,8 @@ var magnitudes = []time.Duration{
 	5 * 365 * 24 * time.Hour, 20 * 365 * 24 * time.Hour, 1 << 31 * time.Second, l2cache.MaxTTL, l2cache.NoExpiry - 1, l2cache.NoExpiry,
 }
 
-// spread returns TTLs of every magnitude: those themselves, the next ones beside them,
-// and some at random in between. After attempts that were inconclusive there are fewer:
-// a slow backend does not get round to all of them in time.
+// spread returns TTLs of every magnitude in random order: those themselves, the next ones
+// beside them, and some in between.
 func (p *probe) spread() (ttls []time.Duration) {
 	for i, ttl := range magnitudes {
 		ttls = append(ttls, ttl)
@@ -164,7 +163,17 @@ func (p *probe) spread() (ttls []time.Duration) {
 		}
 	}
 	rand.Shuffle(len(ttls), func(i, j int) { ttls[i], ttls[j] = ttls[j], ttls[i] })
-	return ttls[:len(ttls)>>p.attempt]
+	return ttls
+}
+
+// inParts calls f for the numbers below n, all at once. After attempts that were inconclusive it
+// does so in two, four, … parts, one after another: a slow backend does not get round to
+// all of them in time.
+func (p *probe) inParts(n int, f func(from, to int)) {
+	parts := 1 << p.attempt
+	for i := range parts {
+		f(n*i/parts, n*(i+1)/parts)
+	}
 }
 
 // spans writes entries with TTLs of every magnitude side by side, and looks at each now
@@ -172,11 +181,14 @@ func (p *probe) spread() (ttls []time.Duration) {
 func (h *handle) spans(write func(key string, ttl time.Duration) span) {
 	p, ttls := h.p, h.p.spread()
 	var e evidence
-	p.parallel(len(ttls), func(i int) {
-		key := fmt.Sprint("span", i)
-		time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
-		set := write(key, ttls[i])
-		h.glance(key, set, ttls[i], &e)
+	p.inParts(len(ttls), func(from, to int) {
+		p.parallel(to-from, func(i int) {
+			i += from
+			key := fmt.Sprint("span", i)
+			time.Sleep(rand.N(p.horizon() / 20)) // not all within one tick of some clock
+			set := write(key, ttls[i])
+			h.glance(key, set, ttls[i], &e)
+		})
 	})
 	e.want(p)
 }
