@@ -35,8 +35,8 @@ type Result[V any] struct {
 	// Value is shared with everybody else who asks for it: see the package's doc.
 	Value V
 	// TTL is what the entry has left in L2, as l2cache.Entry has it; l2cache.NoExpiry if
-	// it does not expire. It is zero for a stale value, and for one that was loaded and
-	// not stored.
+	// it does not expire. It is zero for a stale value, and for one that the loader did not
+	// want to be stored. One that was loaded and that L2 did not take has the loader's TTL.
 	TTL  time.Duration
 	Tier Tier
 	// Stale: L2 or the loader has failed, and this is what L1 had before. See
@@ -365,7 +365,7 @@ func (c *Cache[V]) storedTTL(ttl time.Duration) time.Duration {
 //
 // If L2 fails, the error is returned and the delete is sent again when L2 is back
 // (Options.MaxPendingDeletes), unless the key is set before that. Until then, a read of
-// the key by this Cache begins with the delete.
+// L2 for the key by this Cache begins with the delete.
 func (c *Cache[V]) Delete(ctx context.Context, key string, opts ...Option) error {
 	if err := c.preflight(ctx, "delete", key); err != nil {
 		return err

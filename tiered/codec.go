@@ -7,8 +7,8 @@ import "encoding/json"
 type Codec[V any] interface {
 	// Encode returns the bytes of v. The cache does not change them.
 	Encode(v V) ([]byte, error)
-	// Decode returns the value of data, which it may keep. An error makes the read
-	// fail with l2cache.ErrCorrupt.
+	// Decode returns the value of data, which it may keep. With an error the entry is
+	// l2cache.ErrCorrupt: Get and GetMany return that, and GetOrLoad loads.
 	Decode(data []byte) (V, error)
 }
 

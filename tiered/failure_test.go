@@ -222,11 +222,18 @@ func TestStaleEndsWithTheEntry(t *testing.T) {
 	})
 }
 
+// What L2 has is no value: Get says so, and GetOrLoad loads, whatever is done when L2 fails.
 func TestCorrupt(t *testing.T) {
+	for _, onFailure := range []tiered.Failure{tiered.Load, tiered.ServeStale, tiered.Fail} {
+		t.Run(onFailure.String(), func(t *testing.T) { testCorrupt(t, onFailure) })
+	}
+}
+
+func testCorrupt(t *testing.T, onFailure tiered.Failure) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		l2 := newBackend()
-		cache := newCache(t, l2, &tiered.Options[int]{NoWatch: noWatch})
+		cache := newCache(t, l2, &tiered.Options[int]{NoWatch: noWatch, OnFailure: onFailure, StaleFor: time.Minute})
 		put(t, l2, "k", "not a number", time.Minute)
 		if r, err := cache.Get(ctx, "k"); !errors.Is(err, l2cache.ErrCorrupt) {
 			t.Errorf("Get = %+v, %v; want ErrCorrupt", r, err)

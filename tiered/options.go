@@ -87,7 +87,8 @@ const (
 	// ServeStale: the stale entry is served, if L1 has one (Options.StaleFor), also
 	// where a load fails. If there is none, it is as with Load.
 	ServeStale
-	// Fail: the error is returned, and nothing is loaded.
+	// Fail: the error is returned, and nothing is loaded; but for ErrCorrupt, which is about
+	// the entry, and not about L2.
 	Fail
 )
 
