@@ -30,7 +30,10 @@ func (e KeyErrors) Error() string {
 			first = key
 		}
 	}
-	return fmt.Sprintf("%d of the keys failed, one of them: %s", len(e), text(e[first]))
+	if _, named := errors.AsType[*Error](e[first]); named {
+		return fmt.Sprintf("%d of the keys failed, one of them: %s", len(e), text(e[first]))
+	}
+	return fmt.Sprintf("%d of the keys failed, one of them: %q: %s", len(e), first, text(e[first]))
 }
 
 // Unwrap returns the errors of the keys.

@@ -391,3 +391,11 @@ func TestMissDoesNotAllocate(t *testing.T) {
 		t.Errorf("NewError of a miss allocates %v times, want 0", n)
 	}
 }
+
+// An error that does not know of the key is told with it.
+func TestKeyErrorsName(t *testing.T) {
+	err := l2cache.KeyErrors{"b": errors.New("no"), "a": errors.New("db\ndown")}
+	if got, want := err.Error(), `2 of the keys failed, one of them: "a": db; down`; got != want {
+		t.Errorf("KeyErrors says %q, want %q", got, want)
+	}
+}
