@@ -67,7 +67,7 @@ func fromURL(p *l2cache.Params) *Cache {
 	} else {
 		scheme = strings.TrimPrefix(scheme, "redis")
 		for _, option := range []string{"tls_ca", "tls_cert", "tls_key", "tls_server_name"} {
-			hint(p, option, "TLS is rediss%s://", scheme)
+			hint(p, option, "it needs TLS: rediss%s://", scheme)
 		}
 	}
 	dial := newDialer(config, p.DialTimeout)
