@@ -67,7 +67,11 @@ func fromURL(p *l2cache.Params) *Cache {
 	} else {
 		scheme = strings.TrimPrefix(scheme, "redis")
 		for _, option := range []string{"tls_ca", "tls_cert", "tls_key", "tls_server_name"} {
-			hint(p, option, "it needs TLS: rediss%s://", scheme)
+			if scheme == "+unix" {
+				hint(p, option, "there is no TLS on a socket")
+			} else {
+				hint(p, option, "it needs TLS: rediss%s://", scheme)
+			}
 		}
 	}
 	dial := newDialer(config, p.DialTimeout)

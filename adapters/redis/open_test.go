@@ -52,7 +52,7 @@ func TestOpenFaults(t *testing.T) {
 		{"redis://a?client_name=a%20b", "client_name"},
 		{"redis://a?tls_ca=x", "tls_ca: it needs TLS: rediss://"},
 		{"redis://a?tls_server_name=x", "tls_server_name: it needs TLS: rediss://"},
-		{"redis+unix:///run/redis.sock?tls_cert=x", "tls_cert: TLS is"},
+		{"redis+unix:///run/redis.sock?tls_cert=x", "tls_cert: there is no TLS on a socket"},
 		{"redis://user@a", "password"},
 		{"redis+unix://", "path"},
 		{"redis+unix://elsewhere/run/redis.sock", "host"},
