@@ -205,7 +205,7 @@ func (h *handle) add(key, value string, ttl time.Duration, want bool) span {
 	s := span{call: time.Now()}
 	added, err := l2cache.Add(h.p.ctx, h.b, key, []byte(value), ttl)
 	s.done = time.Now()
-	h.p.note("Add(%s,%s)@%v:%v%s", brief(key), ttlText(ttl), h.p.at(s.call), added, failure(err))
+	h.note("Add(%s,%s)@%v:%v%s", brief(key), ttlText(ttl), h.p.at(s.call), added, failure(err))
 	if err != nil || added != want {
 		h.p.failf("Add(%s, %s) = %v, %v | want %v", brief(key), brief(value), added, err, want)
 	}

@@ -98,7 +98,7 @@ var basicCases = []Case{
 	{
 		ID:    "basic/peer",
 		Law:   "another handle on the same data sees what a call has done as soon as it has returned",
-		cause: "data that is kept in the handle",
+		cause: "data that is kept in the handle, or a test that opens another store each time",
 		needs: needPeer,
 		run: func(p *probe) {
 			a, b := p.open(), p.open()

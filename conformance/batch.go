@@ -424,14 +424,12 @@ var batchOperations = []operation{
 	}},
 }
 
-func (p *probe) noteBatch(name string, n int) { p.note("%s(%d)@%v", name, n, p.at(time.Now())) }
-
 // getMany reads keys, which must not fail.
 func (h *handle) getMany(keys []string) (map[string]l2cache.Entry, span) {
 	s := span{call: time.Now()}
 	got, err := l2cache.GetMany(h.p.ctx, h.b, keys)
 	s.done = time.Now()
-	h.p.noteBatch("GetMany", len(keys))
+	h.note("GetMany(%d)@%v", len(keys), h.p.at(time.Now()))
 	if err != nil {
 		h.p.failf("GetMany of %d keys = %v | want nil", len(keys), err)
 	}
@@ -443,7 +441,7 @@ func (h *handle) setMany(items []l2cache.Item) span {
 	s := span{call: time.Now()}
 	err := l2cache.SetMany(h.p.ctx, h.b, items)
 	s.done = time.Now()
-	h.p.noteBatch("SetMany", len(items))
+	h.note("SetMany(%d)@%v", len(items), h.p.at(time.Now()))
 	if err != nil {
 		h.p.failf("SetMany of %d items = %v | want nil", len(items), err)
 	}

@@ -86,7 +86,7 @@ func (h *handle) try(ctx context.Context, op operation, key string) outcome {
 	o := outcome{span: span{call: time.Now()}}
 	o.value, o.err = op.run(ctx, h.b, key)
 	o.done = time.Now()
-	h.p.note("%s(%s)@%v%s", op.name, brief(key), h.p.at(o.call), failure(o.err))
+	h.note("%s(%s)@%v%s", op.name, brief(key), h.p.at(o.call), failure(o.err))
 	return o
 }
 

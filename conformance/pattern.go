@@ -230,7 +230,7 @@ func (p *probe) deletesPattern(keys []string, pattern string) {
 func (h *handle) deletePattern(pattern string) {
 	call := time.Now()
 	err := l2cache.DeletePattern(h.p.ctx, h.b, pattern)
-	h.p.note("DeletePattern(%q)@%v%s", pattern, h.p.at(call), failure(err))
+	h.note("DeletePattern(%q)@%v%s", pattern, h.p.at(call), failure(err))
 	if err != nil {
 		h.p.failf("DeletePattern(%q) = %v | want nil", pattern, err)
 	}

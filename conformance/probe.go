@@ -108,10 +108,19 @@ func (p *probe) stopIfFailed() {
 func (p *probe) note(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.log) == maxLog {
-		p.log = append(p.log[:0], p.log[1:]...)
+	if len(p.log) > maxLog {
+		p.log = append(p.log[:1], p.log[2:]...)
+		p.log[0] = "…"
 	}
 	p.log = append(p.log, fmt.Sprintf(format, args...))
+}
+
+// note is p's, for a call of this handle: #2.Get("k") is one of the second that was opened.
+func (h *handle) note(format string, args ...any) {
+	if h.number > 1 {
+		format = fmt.Sprintf("#%d.", h.number) + format
+	}
+	h.p.note(format, args...)
 }
 
 // at is an instant as the evidence shows it: the time since the attempt began.
@@ -133,6 +142,7 @@ func (p *probe) stored(ttl time.Duration) time.Duration {
 type handle struct {
 	b      l2cache.L2CacheBackend
 	p      *probe
+	number int // of those that the attempt has opened, from 1
 	closed bool
 }
 
@@ -150,9 +160,9 @@ func (p *probe) openIn(namespace string) *handle {
 }
 
 func (p *probe) wrap(b l2cache.L2CacheBackend) *handle {
-	h := &handle{b: b, p: p}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	h := &handle{b: b, p: p, number: len(p.handles) + 1}
 	p.handles = append(p.handles, h)
 	return h
 }
@@ -207,7 +217,7 @@ func (p *probe) closeAll() {
 func (h *handle) close() {
 	h.closed = true
 	err := h.b.Close()
-	h.p.note("Close@%v", h.p.at(time.Now()))
+	h.note("Close@%v", h.p.at(time.Now()))
 	if err != nil {
 		h.p.failf("Close = %v | want nil", err)
 	}
@@ -220,7 +230,7 @@ func (h *handle) trySet(ctx context.Context, key string, value []byte, ttl time.
 	s := span{call: time.Now()}
 	err := h.b.Set(ctx, key, value, ttl)
 	s.done = time.Now()
-	h.p.note("Set(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
+	h.note("Set(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
 	if err == nil {
 		h.p.lives(key, s, ttl)
 	}
@@ -239,7 +249,7 @@ func (h *handle) set(key, value string, ttl time.Duration) span {
 func (h *handle) tryDelete(ctx context.Context, key string) error {
 	call := time.Now()
 	err := h.b.Delete(ctx, key)
-	h.p.note("Delete(%s)@%v%s", brief(key), h.p.at(call), failure(err))
+	h.note("Delete(%s)@%v%s", brief(key), h.p.at(call), failure(err))
 	return err
 }
 
@@ -282,7 +292,7 @@ func (h *handle) tryGet(ctx context.Context, key string) read {
 	r := read{op: "Get", key: key, span: span{call: time.Now()}}
 	r.value, r.err = h.b.Get(ctx, key)
 	r.done = time.Now()
-	h.p.noteRead(r)
+	h.noteRead(r)
 	return r
 }
 
@@ -291,11 +301,11 @@ func (h *handle) tryEntry(ctx context.Context, key string) read {
 	e, err := h.b.GetWithTTL(ctx, key)
 	r.done = time.Now()
 	r.value, r.ttl, r.err = e.Value, e.TTL, err
-	h.p.noteRead(r)
+	h.noteRead(r)
 	return r
 }
 
-func (p *probe) noteRead(r read) {
+func (h *handle) noteRead(r read) {
 	outcome := "hit"
 	switch {
 	case errors.Is(r.err, l2cache.ErrNotFound):
@@ -305,7 +315,7 @@ func (p *probe) noteRead(r read) {
 	case r.op == "GetWithTTL":
 		outcome = ttlText(r.ttl)
 	}
-	p.note("%s(%s)@%v:%s", r.op, brief(r.key), p.at(r.call), outcome)
+	h.note("%s(%s)@%v:%s", r.op, brief(r.key), h.p.at(r.call), outcome)
 }
 
 // read reads key, which must give a hit or a miss, each in its proper form.

@@ -423,7 +423,7 @@ func (h *handle) scan(prefix string) map[string]l2cache.Info {
 		}
 		infos[info.Key] = info
 	}
-	h.p.note("Scan(%q)@%v:%d", prefix, h.p.at(call), len(infos))
+	h.note("Scan(%q)@%v:%d", prefix, h.p.at(call), len(infos))
 	return infos
 }
 

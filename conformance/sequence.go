@@ -174,7 +174,7 @@ func (m *model) add(h *handle, key, value string, ttl time.Duration) {
 	s := span{call: time.Now()}
 	added, err := l2cache.Add(m.p.ctx, h.b, key, []byte(value), ttl)
 	s.done = time.Now()
-	m.p.note("Add(%s,%s)@%v:%v%s", brief(key), ttlText(ttl), m.p.at(s.call), added, failure(err))
+	h.note("Add(%s,%s)@%v:%v%s", brief(key), ttlText(ttl), m.p.at(s.call), added, failure(err))
 	live, gone := m.state(key, s)
 	if err != nil || added && live || !added && gone {
 		m.p.failf("Add(%s) = %v, %v where there is an entry: %v | want %v", brief(key), added, err, !gone, gone)
@@ -188,7 +188,7 @@ func (m *model) touch(h *handle, key string, ttl time.Duration) {
 	s := span{call: time.Now()}
 	err := l2cache.Touch(m.p.ctx, h.b, key, ttl)
 	s.done = time.Now()
-	m.p.note("Touch(%s,%s)@%v%s", brief(key), ttlText(ttl), m.p.at(s.call), failure(err))
+	h.note("Touch(%s,%s)@%v%s", brief(key), ttlText(ttl), m.p.at(s.call), failure(err))
 	live, gone := m.state(key, s)
 	missing := errors.Is(err, l2cache.ErrNotFound)
 	switch {

@@ -170,7 +170,7 @@ func (h *handle) touchBefore(end time.Time, key string, ttl time.Duration) span 
 	s := span{call: time.Now()}
 	err := l2cache.Touch(h.p.ctx, h.b, key, ttl)
 	s.done = time.Now()
-	h.p.note("Touch(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
+	h.note("Touch(%s,%s)@%v%s", brief(key), ttlText(ttl), h.p.at(s.call), failure(err))
 	if errors.Is(err, l2cache.ErrNotFound) && !s.done.Before(end) {
 		h.p.again("Touch returned %v after the end of the entry", s.done.Sub(end))
 	}
