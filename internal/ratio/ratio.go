@@ -76,16 +76,19 @@ func turn(b *testing.B, g, n int, c Contender) (took time.Duration, objects uint
 	b.Helper()
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
+	block := max(min(n/(16*g), 64), 1) // one at a time would measure how they fight for next
 	work := func() {
 		for {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return
-			}
-			if err := c.Do(i); err != nil {
-				first := err // so that an err is allocated only here
-				failed.Store(&first)
-				return
+			end := int(next.Add(int64(block)))
+			for i := end - block; i < end; i++ {
+				if i >= n {
+					return
+				}
+				if err := c.Do(i); err != nil {
+					first := err // so that an err is allocated only here
+					failed.Store(&first)
+					return
+				}
 			}
 		}
 	}
