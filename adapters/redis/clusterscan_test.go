@@ -30,6 +30,18 @@ func biggerCluster(t *testing.T) (srv *servertest.Cluster, added *servertest.Ser
 	return srv, added
 }
 
+// fillSlot stores n keys that have the slot of {a}.
+func fillSlot(t *testing.T, b l2cache.L2CacheBackend, n int) {
+	t.Helper()
+	var items []l2cache.Item
+	for i := range n {
+		items = append(items, l2cache.Item{Key: fmt.Sprint("{a}", i), TTL: time.Hour})
+	}
+	if err := l2cache.SetMany(t.Context(), b, items); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestScanOutlivesItsServer: a loop over Scan has begun with a server which loses its slots
 // and is forgotten before the loop goes on, and which then comes back.
 func TestScanOutlivesItsServer(t *testing.T) {
@@ -50,13 +62,7 @@ func TestScanOutlivesItsServer(t *testing.T) {
 			if err := m.move(slot, added.Addr); err != nil {
 				t.Fatal(err)
 			}
-			var items []l2cache.Item
-			for i := range n {
-				items = append(items, l2cache.Item{Key: fmt.Sprint("{a}", i), TTL: time.Hour})
-			}
-			if err := l2cache.SetMany(t.Context(), b, items); err != nil {
-				t.Fatal(err)
-			}
+			fillSlot(t, b, n)
 			seen := map[string]bool{}
 			for info, err := range l2cache.Scan(t.Context(), b, "{a}") {
 				if err != nil {
@@ -149,13 +155,7 @@ func TestScanLargeSlot(t *testing.T) {
 	const n = slotKeys + 1000
 	for kind, b := range clusterHandles(t, srv, 10*time.Second) {
 		t.Run(kind, func(t *testing.T) {
-			var items []l2cache.Item
-			for i := range n {
-				items = append(items, l2cache.Item{Key: fmt.Sprint("{a}", i), TTL: time.Hour})
-			}
-			if err := l2cache.SetMany(t.Context(), b, items); err != nil {
-				t.Fatal(err)
-			}
+			fillSlot(t, b, n)
 			seen := map[string]bool{}
 			for info, err := range l2cache.Scan(t.Context(), b, "{a}") {
 				if err != nil {
