@@ -450,7 +450,7 @@ func (h *handle) setMany(items []l2cache.Item) span {
 
 // spansBatch is spans for one batch.
 func (h *handle) spansBatch() {
-	p, ttls := h.p, h.p.spread()
+	p, ttls := h.p, spread()
 	items := make([]l2cache.Item, len(ttls))
 	for i, ttl := range ttls {
 		items[i] = l2cache.Item{Key: fmt.Sprint("span", i), Value: []byte("v"), TTL: ttl}

@@ -67,7 +67,7 @@ var scanCases = []Case{
 				h.delete(key)
 			}
 			var items []l2cache.Item
-			for _, ttl := range p.spread() {
+			for _, ttl := range spread() {
 				items = append(items, l2cache.Item{Key: fmt.Sprint("k", len(items)), Value: []byte(noise(len(items), 1)), TTL: ttl})
 			}
 			for i := range 1200 {

@@ -68,7 +68,7 @@ func (m *model) ttl() time.Duration {
 	case 0:
 		return l2cache.NoExpiry
 	case 1:
-		ttls := m.p.spread()
+		ttls := spread()
 		return ttls[rand.IntN(len(ttls))]
 	case 2:
 		return 1 + rand.N(m.p.horizon()/20)

@@ -151,7 +151,7 @@ var magnitudes = []time.Duration{
 
 // spread returns TTLs of every magnitude in random order: those themselves, the next ones
 // beside them, and some in between.
-func (p *probe) spread() (ttls []time.Duration) {
+func spread() (ttls []time.Duration) {
 	for i, ttl := range magnitudes {
 		ttls = append(ttls, ttl)
 		if i+1 == len(magnitudes) || magnitudes[i+1] == ttl+1 {
@@ -179,7 +179,7 @@ func (p *probe) inParts(n int, f func(from, to int)) {
 // spans writes entries with TTLs of every magnitude side by side, and looks at each now
 // and then up to its end, or for a while.
 func (h *handle) spans(write func(key string, ttl time.Duration) span) {
-	p, ttls := h.p, h.p.spread()
+	p, ttls := h.p, spread()
 	var e evidence
 	p.inParts(len(ttls), func(from, to int) {
 		p.parallel(to-from, func(i int) {
