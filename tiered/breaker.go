@@ -121,15 +121,16 @@ func saysNothing(err error) bool {
 	return false
 }
 
-// isFailure reports whether an error of L2 is one that Options.OnFailure is about.
+// isFailure reports whether an error of L2 is one that Options.OnFailure is about. That an
+// entry is no value is not: L2 has answered.
 func isFailure(err error) bool {
-	return err != nil && !errors.Is(err, l2cache.ErrNotFound) && !saysNothing(err)
+	return err != nil && !errors.Is(err, l2cache.ErrNotFound) && !errors.Is(err, l2cache.ErrCorrupt) && !saysNothing(err)
 }
 
 // isTransient reports whether a write that has failed with err may do better later: it was
 // not refused for what it is.
 func isTransient(err error) bool {
-	return isFailure(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return isFailure(err) || errors.Is(err, l2cache.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // ask has f call L2, if the breaker lets it, within L2Timeout. Some of a batch's keys

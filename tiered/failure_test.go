@@ -234,6 +234,10 @@ func testCorrupt(t *testing.T, onFailure tiered.Failure) {
 		ctx := t.Context()
 		l2 := newBackend()
 		cache := newCache(t, l2, &tiered.Options[int]{NoWatch: noWatch, OnFailure: onFailure, StaleFor: time.Minute})
+		if err := cache.Set(ctx, "k", 1, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // L1 has it still, stale
 		put(t, l2, "k", "not a number", time.Minute)
 		if r, err := cache.Get(ctx, "k"); !errors.Is(err, l2cache.ErrCorrupt) {
 			t.Errorf("Get = %+v, %v; want ErrCorrupt", r, err)

@@ -303,7 +303,7 @@ func (c *Cache[V]) fromL2(ctx context.Context, fs []*flight[V], o call) (rest []
 				continue
 			}
 		}
-		if saysNothing(r.err) || isFailure(r.err) && c.options.OnFailure == Fail && !errors.Is(r.err, l2cache.ErrCorrupt) {
+		if saysNothing(r.err) || isFailure(r.err) && c.options.OnFailure == Fail {
 			f.err = r.err
 			c.flights.land(f)
 			continue
